@@ -1,0 +1,291 @@
+"""Accelerators, and the clusters they sit in: nodes, network tiers and their collectives."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from hwsim.specs.base import (
+    Bytes,
+    BytesPerSecond,
+    Count,
+    FlopsPerSecond,
+    Fraction,
+    Hertz,
+    Name,
+    Ratio,
+    Seconds,
+    Spec,
+    Text,
+    Usd,
+    UsdPerSecond,
+    Watts,
+)
+
+Calibration = Literal["measured", "inherited", "datasheet"]
+"""How the efficiency curves were come by: fitted on this device, taken from a relative, or assumed."""
+
+
+class Source(Spec):
+    """Where a value was read."""
+
+    kind: Literal["datasheet", "measured", "derived", "recalled", "assumed"]
+    """How far to trust it."""
+    text: Text
+    """Document, table or file."""
+    date: Text = ""
+    """When it was read or measured."""
+
+
+class Peak(Spec):
+    """Dense matrix peaks by compute dtype, fp32 accumulate, never with sparsity."""
+
+    fp32: FlopsPerSecond | None = None
+    tf32: FlopsPerSecond | None = None
+    bf16: FlopsPerSecond | None = None
+    fp16: FlopsPerSecond | None = None
+    fp8: FlopsPerSecond | None = None
+    fp4: FlopsPerSecond | None = None
+    int8: FlopsPerSecond | None = None
+
+
+class Memory(Spec):
+    """Device memory."""
+
+    capacity: Bytes
+    """As sold (an "80 GB" card holds 80 GiB)."""
+    visible: Bytes | None = None
+    """What the runtime reports; default: the capacity."""
+    bandwidth: BytesPerSecond
+    """Data-sheet bandwidth."""
+    kind: Text = ""
+    """HBM3, HBM2e, GDDR6, ..."""
+
+
+class GemmCurve(Spec):
+    """How a matrix multiply falls short of the roofline (see hwsim.formulas.gemm)."""
+
+    efficiency: Fraction
+    """Fraction of the dense peak a full wave of tiles reaches at large k."""
+    dtype_efficiency: dict[Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8"], Fraction] = {}
+    """The same for dtypes that were measured apart."""
+    k_half: Count
+    """Inner dimension at which the main loop runs at half its asymptotic rate."""
+    tile: Count
+    """Edge of the square output tile that one compute unit works on."""
+    memory_efficiency: Fraction
+    """Fraction of the memory bandwidth a skinny multiply reaches."""
+    latency: Seconds
+    """Fixed time of the smallest kernel."""
+
+
+class AttentionCurve(Spec):
+    """How fused attention falls short of the roofline (see hwsim.formulas.attention)."""
+
+    forward_efficiency: Fraction
+    """Fraction of the dense peak at long sequences, forward."""
+    backward_efficiency: Fraction
+    """The same, backward."""
+    seq_half: Count
+    """Query length at which half the asymptotic rate is reached."""
+    memory_efficiency: Fraction
+    """Fraction of the memory bandwidth reached when reading the KV cache."""
+    latency: Seconds
+    """Fixed time of the smallest kernel."""
+
+
+class StreamCurve(Spec):
+    """Memory-bound kernels: norms, activations, residual adds, optimizer (see hwsim.formulas.stream)."""
+
+    efficiency: Fraction
+    """Fraction of the memory bandwidth reached by a large kernel."""
+    latency: Seconds
+    """Fixed time of the smallest kernel."""
+
+
+class Kernels(Spec):
+    """Fitted efficiency curves of one device family, with their source."""
+
+    status: Calibration
+    """measured, inherited (from a relative) or datasheet (assumed)."""
+    gemm: GemmCurve
+    attention: AttentionCurve
+    stream: StreamCurve
+    launch: Seconds
+    """Host time to enqueue one kernel eagerly."""
+    graph_launch: Seconds
+    """The same inside a CUDA graph or a compiled program."""
+
+
+class Power(Spec):
+    """Electrical power of one device."""
+
+    tdp: Watts
+    """Board or chip limit."""
+    idle: Watts
+    """Powered, doing nothing."""
+
+
+class Price(Spec):
+    """What one device costs; prices are inputs with a date, never "now"."""
+
+    rent: UsdPerSecond | None = None
+    """On demand, per device."""
+    committed: UsdPerSecond | None = None
+    """With a one-year commitment, per device."""
+    purchase: Usd | None = None
+    """Bought, per device."""
+    note: Text = ""
+    """Seller and date."""
+
+
+class Accelerator(Spec):
+    """One device: a GPU, a TPU chip, ..."""
+
+    name: Name
+    """Preset id."""
+    title: Text = ""
+    """Product name."""
+    vendor: Text = ""
+    """Maker."""
+    family: Name
+    """Devices of one family share efficiency curves (ampere, hopper, tpu, ...)."""
+    year: Count | None = None
+    """Of launch."""
+    usual_cluster: Name | None = None
+    """Cluster that an accelerator id stands for."""
+    peak: Peak
+    memory: Memory
+    compute_units: Count
+    """SMs, CUs or matrix units that share the output tiles of a kernel."""
+    clock: Hertz | None = None
+    """Boost clock at which the peaks hold."""
+    vector: FlopsPerSecond | None = None
+    """fp32 rate outside the matrix units."""
+    cache: Bytes | None = None
+    """Last-level cache (L2)."""
+    host_bandwidth: BytesPerSecond | None = None
+    """To the host, per direction."""
+    power: Power
+    price: Price = Price()
+    kernels: Kernels
+    confidence: Literal["exact", "mixed", "recalled"] = "mixed"
+    """exact: core fields read from a stored source; mixed: some recalled; recalled: from memory."""
+    notes: Text = ""
+    """What a reader should know."""
+    sources: dict[str, Source]
+    """Field path to source; `default` covers the rest."""
+
+
+CollectiveName = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
+
+
+class Protocol(Spec):
+    """One way a library runs a collective on one tier: the fastest protocol of the list wins at each size."""
+
+    algorithm: Literal["ring", "tree", "switch"] = "ring"
+    """ring: (n-1)/n of the data per phase; tree: log2(n) steps; switch: reduced inside the switch."""
+    min_devices: Count = 2
+    """Smallest group it serves."""
+    latency: Seconds
+    """Fixed time."""
+    hop_latency: Seconds
+    """Added per step of the algorithm."""
+    efficiency: Annotated[float, Field(gt=0, le=2.0)]
+    """Bus bandwidth over link bandwidth at large messages (over 1 where the switch reduces)."""
+
+
+class Tier(Spec):
+    """One level of the network, innermost first."""
+
+    name: Name
+    """nvlink, rail, spine, ici, dcn, ..."""
+    kind: Literal["switch", "mesh", "torus"]
+    """switch: any pair at full rate; mesh: one link per pair; torus: neighbours only."""
+    size: Count | None = None
+    """Devices in one domain of this tier; none: unlimited."""
+    bandwidth: BytesPerSecond | None = None
+    """Per device and direction, all links together; default: the device's share of the node's NICs."""
+    oversubscription: Annotated[float, Field(ge=1, le=1000)] = 1.0
+    """Demand over capacity towards this tier (4 means a quarter of the bandwidth when all talk)."""
+    latency: Seconds
+    """One way between two devices, hardware only."""
+    torus: tuple[Count, ...] = ()
+    """Edge lengths of the largest torus."""
+    wrap_multiple: Count = 1
+    """A torus axis closes into a ring when its length is a multiple of this (TPU v5e: 16, v5p: 4)."""
+    status: Calibration = "datasheet"
+    """Whether the protocols below were fitted on this kind of cluster."""
+    collectives: dict[CollectiveName, tuple[Protocol, ...]]
+    """Protocols by collective."""
+    source: Source
+
+    @model_validator(mode="after")
+    def _torus_has_edges(self) -> Tier:
+        if (self.kind == "torus") != bool(self.torus):
+            msg = "torus: edge lengths are given for a torus tier and only there"
+            raise ValueError(msg)
+        return self
+
+
+class Node(Spec):
+    """One host with its devices."""
+
+    devices: Count
+    nics: Count
+    nic_bandwidth: BytesPerSecond
+    """Of one NIC, per direction."""
+    max_power: Watts | None = None
+    """Rated power of the whole node."""
+    idle_power: Watts | None = None
+    """Wall power with idle devices."""
+    price: Usd | None = None
+    """Bought, with devices."""
+
+
+class Cluster(Spec):
+    """Nodes joined by a network of tiers."""
+
+    name: Name
+    """Preset id."""
+    title: Text = ""
+    """Product name."""
+    year: Count | None = None
+    """Of launch."""
+    accelerator: Name
+    """Id of the device in it."""
+    node: Node
+    tiers: tuple[Tier, ...] = Field(min_length=1, max_length=6)
+    confidence: Literal["exact", "mixed", "recalled"] = "mixed"
+    notes: Text = ""
+    sources: dict[str, Source]
+
+    @model_validator(mode="after")
+    def _tiers_nest(self) -> Cluster:
+        if self.tiers[0].bandwidth is None:
+            msg = "tiers: the innermost tier needs a bandwidth"
+            raise ValueError(msg)
+        sizes = [tier.size for tier in self.tiers]
+        if None in sizes[:-1] or any(b is not None and b <= a for a, b in zip(sizes, sizes[1:], strict=False) if a):
+            msg = f"tiers: sizes must grow outwards and only the last may be unlimited, found {sizes}"
+            raise ValueError(msg)
+        if any(b and b % a for a, b in zip(sizes, sizes[1:], strict=False) if a):
+            msg = f"tiers: each size must be a multiple of the one inside it, found {sizes}"
+            raise ValueError(msg)
+        return self
+
+
+class Hardware(Spec):
+    """A device in its cluster: what every estimate runs on."""
+
+    accelerator: Accelerator
+    cluster: Cluster
+
+    @property
+    def name(self) -> str:
+        """Cluster id."""
+        return self.cluster.name
+
+
+__all__ = ["Accelerator", "AttentionCurve", "Cluster", "GemmCurve", "Hardware", "Kernels", "Node", "Protocol", "Ratio", "Tier"]

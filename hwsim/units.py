@@ -1,0 +1,165 @@
+"""Quantities: text with a unit in, SI floats out, and back to text that a person reads.
+
+Only this file knows what a GiB or a TFLOP/s is. Memory capacity is counted in GiB (2**30 bytes), links in decimal
+GB/s, network cards in Gb/s (bits), compute in dense FLOP/s.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from hwsim.errors import did_you_mean, shorten
+
+KIB, MIB, GIB, TIB = 2.0**10, 2.0**20, 2.0**30, 2.0**40
+GB, TERA = 1e9, 1e12
+MICROSECOND = 1e-6
+MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
+JOULES_PER_KWH = 3.6e6
+
+_DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
+
+
+def _scaled(*symbols: str, prefixes: dict[str, float] = _DECIMAL, factor: float = 1.0) -> dict[str, float]:
+    return {prefix + symbol: scale * factor for symbol in symbols for prefix, scale in prefixes.items()}
+
+
+_BYTES = _scaled("B") | _scaled("B", prefixes=_BINARY)
+_TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0, "d": 86400.0, "y": 31557600.0}
+
+DIMENSIONS: dict[str, dict[str, float]] = {
+    "bytes": _BYTES,
+    "bytes_per_s": {f"{unit}/s": scale for unit, scale in _BYTES.items()}
+    | _scaled("b/s", "bit/s", "bps", factor=0.125),
+    "flops_per_s": _scaled("FLOP/s", "FLOPS", "FLOPs/s", "OP/s", "OPS"),
+    "s": _TIME,
+    "w": _scaled("W"),
+    "j": _scaled("J") | {f"{p}Wh": s * 3600.0 for p, s in _DECIMAL.items()},
+    "hz": _scaled("Hz"),
+    "usd": {"USD": 1.0, "$": 1.0},
+    "usd_per_s": {"USD/h": 1 / 3600.0, "$/h": 1 / 3600.0},
+    "fraction": {"": 1.0, "%": 0.01},
+    "count": {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12},
+}
+"""Every dimension with its unit symbols and their size in SI."""
+
+EXAMPLES = {
+    "bytes": "80 GiB",
+    "bytes_per_s": "3.35 TB/s",
+    "flops_per_s": "989 TFLOP/s",
+    "s": "5 us",
+    "w": "700 W",
+    "j": "1 kWh",
+    "hz": "1.83 GHz",
+    "usd": "30000 USD",
+    "usd_per_s": "2.5 USD/h",
+    "fraction": "0.85",
+    "count": "15T",
+}
+"""One well-formed quantity per dimension, shown in error messages."""
+
+_QUANTITY = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\d\s][^\s]*)?\s*")
+
+
+def parse(text: str, dimension: str) -> float:
+    """Read a quantity such as ``80 GiB`` as a float in SI units of `dimension`.
+
+    Parameters
+    ----------
+    text : str
+        A number, white space if you like, and a unit symbol.
+    dimension : str
+        A key of `DIMENSIONS`.
+
+    Raises
+    ------
+    ValueError
+        If the text is no quantity, or its unit is missing or of another dimension.
+
+    Examples
+    --------
+    >>> parse("400 Gb/s", "bytes_per_s") / 1e9
+    50.0
+    >>> parse("80 GiB", "bytes") == 80 * 2**30
+    True
+    """
+    units = DIMENSIONS[dimension]
+    match = _QUANTITY.fullmatch(text[:100])
+    if match is None or len(text) > 100:
+        msg = f"{shorten(text)} is not a quantity (example: {EXAMPLES[dimension]})"
+        raise ValueError(msg)
+    number, unit = match.group(1), match.group(2) or ""
+    if unit not in units:
+        if not unit:
+            msg = f"{shorten(text)} needs a unit (example: {EXAMPLES[dimension]})"
+        else:
+            msg = (
+                f"unit {shorten(unit)} does not fit here (example: {EXAMPLES[dimension]})"
+                f"{did_you_mean(unit, [u for u in units if u])}"
+            )
+        raise ValueError(msg)
+    return float(number.replace("_", "")) * units[unit]
+
+
+def _trim(value: float, digits: int) -> str:
+    """Show `value` with `digits` significant digits, no exponent, no trailing zeros added by rounding."""
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _scaled_text(value: float, steps: list[tuple[float, str]], digits: int) -> str:
+    if not math.isfinite(value):
+        return "n/a"
+    for scale, symbol in steps:
+        if abs(value) >= scale * (1 - 0.5 * 10.0**-digits):
+            return f"{_trim(value / scale, digits)} {symbol}".strip()
+    scale, symbol = steps[-1]
+    return f"{_trim(value / scale, digits)} {symbol}".strip()
+
+
+_SI_STEPS = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")]
+_STEPS: dict[str, list[tuple[float, str]]] = {
+    "bytes": [(TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"), (1.0, "B")],
+    "s": [(DAY_S * 2, "days"), (HOUR_S, "h"), (MINUTE_S, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")],
+    "count": [(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (1.0, "")],
+    "usd": [(1e9, "B USD"), (1e6, "M USD"), (1e3, "k USD"), (0.01, "USD")],
+    "j": [(JOULES_PER_KWH * 1e6, "GWh"), (JOULES_PER_KWH * 1e3, "MWh"), (JOULES_PER_KWH, "kWh"), (1e3, "kJ"), (1.0, "J")],
+}
+
+
+def show(value: float, dimension: str, digits: int = 3) -> str:
+    """Write an SI value for a person: `digits` significant digits and the unit a reader expects.
+
+    Examples
+    --------
+    >>> show(80 * 2**30, "bytes")
+    '80 GiB'
+    >>> show(3.35e12, "bytes_per_s"), show(989.4e12, "flops_per_s"), show(0.0123, "s")
+    ('3.35 TB/s', '989 TFLOP/s', '12.3 ms')
+    """
+    if dimension == "days":
+        return "n/a" if not math.isfinite(value) else f"{_trim(value, digits)} days"
+    if dimension == "fraction":
+        return "n/a" if not math.isfinite(value) else f"{value * 100:.1f}%"
+    if dimension == "usd":
+        factor = dict((s, f) for f, s in _STEPS["usd"])
+        steps = _STEPS["usd"]
+        for scale, symbol in steps[:-1]:
+            if abs(value) >= scale:
+                return f"{_trim(value / factor[symbol], digits)} {symbol}"
+        return "n/a" if not math.isfinite(value) else f"{value:.2f} USD"
+    if dimension == "usd_per_s":
+        return f"{value * HOUR_S:.2f} USD/h"
+    suffix = {"bytes_per_s": "B/s", "flops_per_s": "FLOP/s", "w": "W", "hz": "Hz", "flops": "FLOP"}.get(dimension)
+    if suffix is not None:
+        return _scaled_text(value, [(scale, prefix + suffix) for scale, prefix in _SI_STEPS], digits)
+    steps = _STEPS[dimension]
+    if dimension == "s":
+        steps = [(DAY_S * 2, "days")] + steps[1:]
+        if abs(value) >= DAY_S * 2:
+            return f"{_trim(value / DAY_S, digits)} days"
+    return _scaled_text(value, steps, digits)
