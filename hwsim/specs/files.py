@@ -40,8 +40,8 @@ class Document:
 def read_text(path: Path) -> str:
     """Read a small UTF-8 text file or say in one line why it cannot be read."""
     try:
-        if path.is_dir():
-            raise InputFileError([f"{path}: is a folder, not a file"])
+        if path.exists() and not path.is_file():
+            raise InputFileError([f"{shorten(path, 200)}: is a {'folder' if path.is_dir() else 'device'}, not a file"])
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InputFileError([f"{path}: is larger than 1 MiB ({path.stat().st_size:,} bytes)"])
         return path.read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from hwsim.specs.base import (
     Fraction,
     Hertz,
     Name,
+    NaturalCount,
     Ratio,
     Seconds,
     Spec,
@@ -67,13 +68,19 @@ class GemmCurve(Spec):
     """How a matrix multiply falls short of the roofline (see hwsim.formulas.gemm)."""
 
     efficiency: Fraction
-    """Fraction of the dense peak a full wave of tiles reaches at large k."""
-    dtype_efficiency: dict[Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8"], Fraction] = {}
+    """Fraction of the dense peak that many waves of the largest tiles reach at large k."""
+    dtype_efficiency: dict[Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8"], Fraction] = Field(
+        default_factory=dict
+    )
     """The same for dtypes that were measured apart."""
-    k_half: Count
+    k_half: NaturalCount
     """Inner dimension at which the main loop runs at half its asymptotic rate."""
     tile: Count
-    """Edge of the square output tile that one compute unit works on."""
+    """Edge of the reference output tile that one compute unit works on (the largest is twice as wide)."""
+    tile_loss: Ratio = 0.15
+    """How fast small tiles lose: relative time lost by a tile of half the edges, over 1.25."""
+    split_k: Count = 1024
+    """Shortest stretch of k worth giving to a unit of its own when there are too few tiles."""
     memory_efficiency: Fraction
     """Fraction of the memory bandwidth a skinny multiply reaches."""
     latency: Seconds
@@ -84,11 +91,13 @@ class AttentionCurve(Spec):
     """How fused attention falls short of the roofline (see hwsim.formulas.attention)."""
 
     forward_efficiency: Fraction
-    """Fraction of the dense peak at long sequences, forward."""
+    """Fraction of the dense peak of the matmuls alone at long sequences, forward."""
     backward_efficiency: Fraction
     """The same, backward."""
-    seq_half: Count
-    """Query length at which half the asymptotic rate is reached."""
+    softmax_width: NaturalCount
+    """Time of the softmax per query-key pair, in head dimensions of matmul time."""
+    overhead_keys: NaturalCount
+    """Time a query block takes beside its keys, in keys."""
     memory_efficiency: Fraction
     """Fraction of the memory bandwidth reached when reading the KV cache."""
     latency: Seconds
@@ -288,4 +297,15 @@ class Hardware(Spec):
         return self.cluster.name
 
 
-__all__ = ["Accelerator", "AttentionCurve", "Cluster", "GemmCurve", "Hardware", "Kernels", "Node", "Protocol", "Ratio", "Tier"]
+__all__ = [
+    "Accelerator",
+    "AttentionCurve",
+    "Cluster",
+    "GemmCurve",
+    "Hardware",
+    "Kernels",
+    "Node",
+    "Protocol",
+    "Ratio",
+    "Tier",
+]

@@ -1,0 +1,131 @@
+"""Bytes on the worst device: every part, per stage, per phase of a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwsim.analytic.blocks import BlockCost
+from hwsim.formulas import pipeline
+from hwsim.formulas.types import Numeric
+from hwsim.ops.axes import data
+from hwsim.ops.axes.pipeline import STAGE_CLASSES, stage_number
+from hwsim.specs.hardware import Accelerator
+from hwsim.specs.job import OPTIMIZER_STATE_BYTES, Precision, TrainingJob
+from hwsim.specs.strategy import Strategies
+
+PARTS = ("weights", "gradients", "optimizer", "activations", "workspace", "runtime")
+GATHERED_LAYERS = 2.0
+"""Unsharded layers that ZeRO 3 keeps at a time: the one in use and the one fetched ahead."""
+
+
+@dataclass(frozen=True)
+class StageBlocks:
+    """The blocks of a stage: its layers, and whether it holds the embedding and the head."""
+
+    layers: int
+    """Of the whole model."""
+    layer: BlockCost
+    embedding: BlockCost
+    head: BlockCost
+    tied_parameters: Numeric
+    """Embedding rows that a stage with both ends holds once."""
+    loss_bytes: Numeric
+    """Logits alive between the loss and its backward pass."""
+    transient_bytes: Numeric
+    """Gradients of activations alive inside one layer."""
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """Bytes by part for one stage, and the peaks of the phases of a step."""
+
+    parts: dict[str, Numeric]
+    allocated_bytes: Numeric
+    reserved_bytes: Numeric
+    phases: dict[str, Numeric]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The worst stage's memory, and every stage class's."""
+
+    parts: dict[str, Numeric]
+    allocated_bytes: Numeric
+    reserved_bytes: Numeric
+    phases: dict[str, Numeric]
+    stages: dict[str, StageMemory]
+    capacity_bytes: float
+
+
+def stage_share(layers: int, s: Strategies, stage: Numeric) -> tuple[Numeric, Numeric, Numeric]:
+    """Layers of a stage, and 1 or 0 for holding the embedding and the head."""
+    count = pipeline.stage_layers(layers, s.pp, s.vpp, stage)
+    return count, np.where(stage == 0, 1.0, 0.0), np.where(stage == s.pp - 1.0, 1.0, 0.0)
+
+
+def memory(blocks: StageBlocks, s: Strategies, job: TrainingJob, precision: Precision, accelerator: Accelerator) -> Memory:
+    """Memory of the first, a middle and the last stage, and of the worst of them."""
+    stages = {name: _stage_memory(blocks, s, job, precision, stage_number(name, s)) for name in STAGE_CLASSES}
+    worst = stages["first"]
+    for name in STAGE_CLASSES[1:]:
+        worst = _larger(worst, stages[name])
+    capacity = accelerator.memory.visible or accelerator.memory.capacity
+    return Memory(worst.parts, worst.allocated_bytes, worst.reserved_bytes, worst.phases, stages, capacity)
+
+
+def _larger(a: StageMemory, b: StageMemory) -> StageMemory:
+    swap = b.allocated_bytes > a.allocated_bytes
+    parts = {name: np.where(swap, b.parts[name], a.parts[name]) for name in a.parts}
+    phases = {name: np.where(swap, b.phases[name], a.phases[name]) for name in a.phases}
+    allocated, reserved = (
+        np.where(swap, getattr(b, name), getattr(a, name)) for name in ("allocated_bytes", "reserved_bytes")
+    )
+    return StageMemory(parts, allocated, reserved, phases)
+
+
+def stage_parameters(blocks: StageBlocks, s: Strategies, stage: Numeric) -> Numeric:
+    """Parameters one device of a stage holds before ZeRO; tied embeddings are held once where both ends meet."""
+    count, first, last = stage_share(blocks.layers, s, stage)
+    ends = first * blocks.embedding.parameters + last * blocks.head.parameters - first * last * blocks.tied_parameters
+    return count * blocks.layer.parameters + ends
+
+
+def _stage_memory(blocks: StageBlocks, s: Strategies, job: TrainingJob, precision: Precision, stage: Numeric) -> StageMemory:
+    framework = job.framework
+    count, first, last = stage_share(blocks.layers, s, stage)
+    held = stage_parameters(blocks, s, stage)
+    copies = np.where(s.schedule == pipeline.DUALPIPE, 2.0, 1.0)
+    state = precision.master + OPTIMIZER_STATE_BYTES[job.optimizer]
+    sets = pipeline.in_flight_chunks(s.pp, s.vpp, s.micro_batches, stage, s.schedule)
+    saved = count * blocks.layer.saved_bytes / s.vpp * sets
+    interleaved = s.vpp > 1
+    first_sets = np.where(interleaved, np.minimum(2.0 * s.pp - 1.0, s.micro_batches), sets)
+    ends = first * blocks.embedding.saved_bytes * first_sets + last * blocks.head.saved_bytes * np.where(interleaved, 1.0, sets)
+    gathered = np.where(
+        s.zero >= 3, GATHERED_LAYERS * blocks.layer.parameters * (precision.weight + 0.5 * framework.reduce_bytes), 0.0
+    )
+    communicates = np.where(s.dp * s.cp > 1, framework.bucket_bytes, 0.0)
+    buffers = gathered + communicates
+    again = np.maximum(blocks.layer.whole_bytes - blocks.layer.saved_bytes, 0.0) + blocks.transient_bytes
+    loss = last * blocks.loss_bytes
+    workspace = buffers + np.maximum(loss, again)
+    groups = sum(np.where(size > 1, 1.0, 0.0) for size in (s.tp, s.cp, s.dp, s.pp))
+    parts = {
+        "weights": held * copies * precision.weight * data.kept_fraction(3, s),
+        "gradients": held * copies * framework.gradient_bytes * data.kept_fraction(2, s),
+        "optimizer": held * state * data.kept_fraction(1, s),
+        "activations": saved + ends,
+        "workspace": workspace,
+        "runtime": framework.context + framework.communicator * groups,
+    }
+    lasting = parts["weights"] + parts["gradients"] + parts["optimizer"] + parts["runtime"]
+    phases = {
+        "forward": lasting + parts["activations"] + buffers + loss,
+        "backward": lasting + parts["activations"] + workspace,
+        "optimizer": lasting + communicates,
+    }
+    allocated = lasting + parts["activations"] + workspace
+    reserved = allocated + framework.allocator_slack * (allocated - parts["runtime"])
+    return StageMemory(parts, allocated, reserved, phases)

@@ -1,0 +1,92 @@
+"""Seconds that a device needs for a kernel: the accelerator's numbers meet the formulas here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from hwsim.errors import UsageError, did_you_mean
+from hwsim.formulas.attention import AttentionMachine, attention_backward_s, attention_forward_s
+from hwsim.formulas.gemm import GemmMachine, gemm_compute_s, gemm_memory_s, gemm_s
+from hwsim.formulas.stream import StreamMachine, stream_s
+from hwsim.formulas.types import Numeric
+from hwsim.ops.work import Attention, Collective, Gemm, Stream, Work
+from hwsim.specs.base import Spec
+from hwsim.specs.hardware import Accelerator
+
+
+@dataclass(frozen=True)
+class Device:
+    """The machine tuples of one accelerator at one compute dtype."""
+
+    gemm: GemmMachine
+    attention: AttentionMachine
+    stream: StreamMachine
+
+    def seconds(self, work: Work) -> Numeric:
+        """Device time of one kernel; a collective takes none here. [s]"""
+        if isinstance(work, Gemm):
+            return gemm_s(work.m, work.n, work.k, self.gemm, work.batch, work.input_bytes, work.output_bytes)
+        if isinstance(work, Attention):
+            time = attention_backward_s if work.backward else attention_forward_s
+            shape = (work.batch, work.q_len, work.kv_len, work.heads, work.kv_heads, work.head_dim, work.causal)
+            return time(*shape, self.attention)
+        if isinstance(work, Stream):
+            return np.where(np.asarray(work.memory_bytes) > 0, stream_s(work.memory_bytes, self.stream), 0.0)
+        return 0.0
+
+    def memory_bound_s(self, work: Work) -> Numeric:
+        """The kernel's time if memory holds it back, else 0. [s]"""
+        if isinstance(work, Stream):
+            return self.seconds(work)
+        if isinstance(work, Gemm):
+            compute = gemm_compute_s(work.m, work.n, work.k, self.gemm, work.batch)
+            memory = gemm_memory_s(work.m, work.n, work.k, self.gemm, work.batch, work.input_bytes, work.output_bytes)
+            return np.where(memory > compute, self.seconds(work), 0.0)
+        return 0.0
+
+    def limit_s(self, work: Work) -> Numeric:
+        """The data-sheet roofline of the kernel: no machine does it faster. [s]"""
+        if isinstance(work, Collective):
+            return 0.0
+        return np.maximum(work.flops / self.gemm.peak_flops_per_s, work.memory_bytes / self.gemm.bandwidth_bytes_per_s)
+
+
+def launches(work: Work) -> int:
+    """Kernels the host enqueues for one piece of work."""
+    return work.kernels if isinstance(work, Stream) else 1
+
+
+def device(accelerator: Accelerator, compute: str) -> Device:
+    """Bind an accelerator's curves at the compute dtype `compute`.
+
+    Raises
+    ------
+    UsageError
+        If the device has no peak for that dtype.
+    """
+    peaks = {name: value for name, value in accelerator.peak.model_dump().items() if value}
+    if compute not in peaks:
+        msg = f"{accelerator.name} has no {compute} rate (it has {', '.join(peaks)}){did_you_mean(compute, peaks)}"
+        raise UsageError(msg)
+    curves = accelerator.kernels
+    gemm_efficiency = {str(name): value for name, value in curves.gemm.dtype_efficiency.items()}
+    half = peaks.get("bf16") or peaks.get("fp16") or peaks[compute]
+    shared = {"bandwidth_bytes_per_s": accelerator.memory.bandwidth, "units": float(accelerator.compute_units)}
+    efficiency = gemm_efficiency.get(compute, curves.gemm.efficiency)
+    return Device(
+        gemm=_bind(GemmMachine, curves.gemm, shared | {"peak_flops_per_s": peaks[compute], "efficiency": efficiency}),
+        attention=_bind(AttentionMachine, curves.attention, shared | {"peak_flops_per_s": min(half, peaks[compute])}),
+        stream=_bind(StreamMachine, curves.stream, shared),
+    )
+
+
+MachineT = TypeVar("MachineT", GemmMachine, AttentionMachine, StreamMachine)
+
+
+def _bind(machine: type[MachineT], curve: Spec, given: dict[str, float]) -> MachineT:
+    """Fill a machine tuple from `given` values, else from the curve's field of the same name."""
+    values = {name: given[name] if name in given else getattr(curve, name.removesuffix("_s")) for name in machine._fields}
+    return machine(**{name: float(value) for name, value in values.items()})

@@ -1,0 +1,87 @@
+"""Where the members of a communication group sit on the tiers of a network.
+
+Devices are numbered so that neighbours share the innermost tier. A group of `size` members takes every `stride`-th
+device; a domain is the set of devices below one switch (or on one torus) of a tier.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwsim.formulas.types import Numeric
+
+
+def members_within(domain: Numeric, stride: Numeric, size: Numeric) -> Numeric:
+    """Members of a group that share one domain, for the group that is split worst. [-]
+
+    Parameters
+    ----------
+    domain : numeric
+        Devices in a domain. [-]
+    stride : numeric
+        Distance between consecutive members. [-]
+    size : numeric
+        Members of the group. [-]
+
+    Notes
+    -----
+    The group covers `stride * size` consecutive devices; what it shares with a domain that it does not fill evenly is
+    their greatest common divisor.
+
+    Examples
+    --------
+    >>> [int(members_within(8, stride, size)) for stride, size in ((1, 8), (1, 16), (2, 8), (8, 4), (1, 6))]
+    [8, 8, 4, 1, 2]
+    """
+    span = np.asarray(stride, np.int64) * np.asarray(size, np.int64)
+    shared = np.gcd(np.asarray(domain, np.int64), span) / np.asarray(stride, np.float64)
+    return np.clip(np.floor(shared), 1.0, size)
+
+
+def boundary_share(inside: Numeric, outside: Numeric, size: Numeric) -> Numeric:
+    """Share of a ring's messages that cross from a domain with `inside` members into one with `outside`. [-]
+
+    A ring visits the members domain by domain, so ``size / inside`` of its ``size`` hops leave a domain of the lower
+    tier, and ``size / outside`` of those (when there is an outer domain at all) leave the upper one too.
+
+    Parameters
+    ----------
+    inside, outside : numeric
+        Members in one domain of the tier below, and of the tier itself. [-]
+    size : numeric
+        Members of the group. [-]
+
+    Examples
+    --------
+    >>> float(boundary_share(1, 8, 32)), float(boundary_share(8, 32, 32))
+    (0.875, 0.125)
+    """
+    crossing = 1.0 / inside - np.where(outside < size, 1.0 / outside, 0.0)
+    return np.where(inside < size, crossing, 0.0)
+
+
+def torus_share(size: Numeric, edge: Numeric, dimensions: Numeric, wraps: Numeric) -> Numeric:
+    """Fraction of a chip's torus links that a collective over `size` chips can drive. [-]
+
+    Parameters
+    ----------
+    size : numeric
+        Chips in the group, laid out along as few axes as hold them. [-]
+    edge : numeric
+        Chips along one axis of the slice. [-]
+    dimensions : numeric
+        Axes of the torus. [-]
+    wraps : numeric
+        1 where a full axis closes into a ring, 0 where it is a line: a line drives only one of its two directions. [-]
+
+    References
+    ----------
+    .. [1] J. Austin et al., "How to Scale Your Model", Google DeepMind, 2025, part 2 (TPU networking).
+
+    Examples
+    --------
+    >>> float(torus_share(16, 16, 2, 1)), float(torus_share(256, 16, 2, 1)), float(torus_share(4, 16, 2, 1))
+    (0.5, 1.0, 0.25)
+    """
+    axes = np.minimum(1.0 + (size > edge) + (size > 1.0 * edge * edge), dimensions)
+    return axes / dimensions * np.where((size >= edge) & (np.asarray(wraps) > 0), 1.0, 0.5)

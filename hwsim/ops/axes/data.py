@@ -1,0 +1,72 @@
+"""Data parallelism (DP), plain or with sharded state: ZeRO 1-3, FSDP (ZeRO 3), HSDP (a shard group smaller than dp x cp).
+
+Divides the batch by dp. Gradients are reduced over the dp x cp devices that hold the same weights; ZeRO keeps optimizer
+state (1), gradients (2) and weights (3) in `shard` pieces. With gradient accumulation, ZeRO 1 reduces once per step;
+ZeRO 2 and 3 reduce every micro-batch, since nobody holds a whole gradient buffer; ZeRO 3 gathers the weights of every
+micro-batch forward and backward.
+
+References: S. Rajbhandari et al., "ZeRO", SC'20; Y. Zhao et al., "PyTorch FSDP", VLDB 2023.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwsim.formulas.types import Numeric
+from hwsim.specs.strategy import Strategies
+
+
+@dataclass(frozen=True)
+class DataTraffic:
+    """Payloads of the collectives of one step (nccl-tests sizes) and how often each runs."""
+
+    all_reduce_bytes: Numeric
+    """Whole gradients over the data group, once (ZeRO 0)."""
+    reduce_scatter_bytes: Numeric
+    """Gradients over the shard group."""
+    reduce_scatters: Numeric
+    replica_bytes: Numeric
+    """Gradient shards over the replicas of a shard group, once (HSDP)."""
+    all_gather_bytes: Numeric
+    """Weights over the shard group."""
+    forward_gathers: Numeric
+    backward_gathers: Numeric
+
+
+def replicas(s: Strategies) -> Numeric:
+    """Copies of every shard."""
+    return s.dp * s.cp / s.shard
+
+
+def gradient_traffic(parameters: Numeric, reduce_bytes: float, weight_bytes: float, s: Strategies) -> DataTraffic:
+    """Collectives that one device takes part in per step for its `parameters`."""
+    sharded = np.where(s.zero > 0, 1.0, 0.0)
+    gradients = 1.0 * parameters * reduce_bytes
+    return DataTraffic(
+        all_reduce_bytes=gradients * (1.0 - sharded),
+        reduce_scatter_bytes=gradients * sharded,
+        reduce_scatters=np.where(s.zero >= 2, s.micro_batches, sharded),
+        replica_bytes=np.where(replicas(s) > 1, gradients / s.shard * sharded, 0.0),
+        all_gather_bytes=1.0 * parameters * weight_bytes * sharded,
+        forward_gathers=np.where(s.zero >= 3, s.micro_batches, sharded),
+        backward_gathers=np.where(s.zero >= 3, s.micro_batches, 0.0),
+    )
+
+
+def kept_fraction(stage: int, s: Strategies) -> Numeric:
+    """Share of weights (stage 3), gradients (2) or optimizer state (1) that one device keeps."""
+    return np.where(s.zero >= stage, 1.0 / s.shard, 1.0)
+
+
+def illegal(s: Strategies) -> dict[str, Numeric]:
+    """Reasons against a strategy, as masks."""
+    ranks = s.tp * s.pp * s.cp * s.dp
+    data = s.dp * s.cp
+    return {
+        "tp x pp x cp x dp is not the number of devices": ranks != s.devices,
+        "global batch does not split into dp x micro-batch": np.mod(s.global_batch, s.dp * s.micro_batch) != 0,
+        "zero needs dp x cp > 1": (s.zero > 0) & (data == 1),
+        "shard group does not divide dp x cp": (np.mod(data, s.shard) != 0) | (s.shard > data),
+    }

@@ -1,0 +1,44 @@
+"""Pipeline parallelism (PP), plain or interleaved.
+
+Divides the layers into pp x vpp chunks (see hwsim.formulas.pipeline for the split of uneven models). A chunk sends its
+output to the next stage forward and its input gradient back; tensor-parallel peers send 1/tp each.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwsim.formulas import pipeline
+from hwsim.formulas.types import Numeric
+from hwsim.specs.model import Model
+from hwsim.specs.strategy import Strategies
+
+STAGE_CLASSES = ("first", "middle", "last")
+
+
+def stage_number(stage_class: str, s: Strategies) -> Numeric:
+    """The stage that stands for its class: of the middle ones, stage 1 has the most layers and the most in flight."""
+    last = s.pp - 1.0
+    return {"first": np.zeros_like(s.pp), "middle": np.minimum(1.0, last), "last": last}[stage_class]
+
+
+def send_bytes(residual_bytes: Numeric, s: Strategies) -> Numeric:
+    """Bytes one device sends at one chunk boundary for one micro-batch, given those of the whole residual stream."""
+    return np.where(s.pp > 1, residual_bytes / s.tp, 0.0)
+
+
+def illegal(model: Model, s: Strategies) -> dict[str, Numeric]:
+    """Reasons against a strategy, as masks."""
+    chunks = s.pp * s.vpp
+    interleaved = s.vpp > 1
+    wrong_schedule = interleaved != (s.schedule == pipeline.INTERLEAVED)
+    return {
+        "fewer layers than pipeline chunks": (chunks > 1) & (chunks - 2.0 > model.layers) | (chunks > 2.0 * model.layers),
+        "vpp needs pp > 1": interleaved & (s.pp == 1),
+        "vpp needs an even split of layers": interleaved & (np.mod(model.layers + 2.0, chunks) != 0)
+        & (np.mod(1.0 * model.layers, chunks) != 0),
+        "micro-batches do not divide by pp (interleaved)": interleaved & (np.mod(s.micro_batches, s.pp) != 0),
+        "schedule does not match vpp": wrong_schedule,
+        "dualpipe needs an even pp and 2 pp micro-batches": (s.schedule == pipeline.DUALPIPE)
+        & ((np.mod(s.pp, 2.0) != 0) | (s.micro_batches < 2.0 * s.pp)),
+    }

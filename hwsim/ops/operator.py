@@ -1,0 +1,65 @@
+"""An operator: what one named step of a layer does forward and backward, what it saves, what it stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hwsim.formulas.types import Numeric
+from hwsim.ops.work import Gemm, Stream, Work
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One step of a block, per device and micro-batch. The four answers are all read off these fields."""
+
+    name: str
+    forward: tuple[Work, ...] = ()
+    backward: tuple[Work, ...] = ()
+    saved_bytes: Numeric = 0.0
+    """Kept from forward to backward. [byte]"""
+    parameters: Numeric = 0.0
+    """Weights stored on this device. [-]"""
+    matmul_parameters: Numeric = 0.0
+    """Those of them that a matrix multiply reads. [-]"""
+    selective: bool = False
+    """Selective recompute runs it again instead of saving all of that."""
+    kept_bytes: Numeric = 0.0
+    """What a selectively recomputed operator still saves: its inputs. [byte]"""
+
+
+@dataclass(frozen=True)
+class Formats:
+    """Bytes per number in each role; see hwsim.specs.job.Precision."""
+
+    activation: float
+    gemm_input: float
+    gradient: float
+
+
+def linear(name: str, rows: Numeric, out: Numeric, inner: Numeric, bias: bool, formats: Formats, saved_rows: Numeric) -> Operator:
+    """Build a linear layer y[rows, out] = x[rows, inner] w: one multiply forward, two backward.
+
+    The weight gradient is accumulated into the gradient buffer by the multiply itself (read and written). Backward, a
+    bias reads the output gradient once.
+    """
+    read, wrote = formats.gemm_input, formats.activation
+    inputs_gradient = Gemm(rows, inner, out, input_bytes=read, output_bytes=wrote)
+    weight_gradient = Gemm(out, inner, rows, input_bytes=read, output_bytes=2.0 * formats.gradient, weight_gradient=True)
+    bias_gradient = (Stream(1.0 * rows * out * wrote),) if bias else ()
+    return Operator(
+        name,
+        forward=(Gemm(rows, out, inner, input_bytes=read, output_bytes=wrote),),
+        backward=(inputs_gradient, weight_gradient, *bias_gradient),
+        saved_bytes=1.0 * saved_rows * inner * read,
+        parameters=1.0 * out * inner + (out if bias else 0.0),
+        matmul_parameters=1.0 * out * inner,
+    )
+
+
+def total(operators: Iterable[Operator], field: str) -> Numeric:
+    """Sum one field over operators, in their order."""
+    result: Numeric = 0.0
+    for operator in operators:
+        result = result + getattr(operator, field)
+    return result
