@@ -107,7 +107,7 @@ def test_memory_power_and_price_are_in_order(name: str) -> None:
 def test_every_collective_has_a_protocol_for_two(name: str) -> None:
     for tier in cluster(name).tiers:
         for op in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv"):
-            assert any(protocol.min_devices == 2 for protocol in tier.collectives[op]), (tier.name, op)  # type: ignore[index]
+            assert any(protocol.min_devices == 2 for protocol in tier.collectives[op]), (tier.name, op)
 
 
 @pytest.mark.parametrize("name", CLUSTERS)

@@ -1,5 +1,6 @@
 """Kernel times: counted work, the roofline, monotony, one scalar against a column, and measured kernels."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ PROFILES = Path(__file__).parents[1] / "hardware_profiles" / "accelerators"
 DEVICES = sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
+@cache
 def _accelerator(name: str) -> Accelerator:
     document = resolve_extends(
         read_yaml(PROFILES / f"{name}.yaml"), lambda parent: read_yaml(PROFILES / f"{parent}.yaml")
@@ -25,6 +27,7 @@ def _accelerator(name: str) -> Accelerator:
     return validate(Accelerator, document)
 
 
+@cache
 def _gemm(name: str) -> GemmMachine:
     device = _accelerator(name)
     curve = device.kernels.gemm
@@ -42,6 +45,7 @@ def _gemm(name: str) -> GemmMachine:
     )
 
 
+@cache
 def _attention(name: str) -> AttentionMachine:
     device = _accelerator(name)
     curve = device.kernels.attention
@@ -58,6 +62,7 @@ def _attention(name: str) -> AttentionMachine:
     )
 
 
+@cache
 def _stream(name: str) -> StreamMachine:
     device = _accelerator(name)
     return StreamMachine(device.memory.bandwidth, device.kernels.stream.efficiency, device.kernels.stream.latency)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -77,10 +77,16 @@ class Machine:
     network: Network
     groups: dict[str, Group]
     interference: float
+    _known: dict[tuple[str, str, int], tuple[Numeric, Numeric]] = field(default_factory=dict, repr=False)
+    """Durations by kind, axis and payload object: a layer repeats few different collectives."""
 
     def collective_s(self, work: Collective) -> Numeric:
         """Duration of one collective on its axis. [s]"""
-        return self.network.seconds(work.kind, work.total_bytes, self.groups[work.axis])
+        key = (work.kind, work.axis, id(work.total_bytes))
+        if key not in self._known:
+            seconds = self.network.seconds(work.kind, work.total_bytes, self.groups[work.axis])
+            self._known[key] = (seconds, work.total_bytes)
+        return self._known[key][0]
 
     def sent_bytes(self, work: Collective) -> Numeric:
         """Bytes this device sends. [byte]"""

@@ -43,37 +43,18 @@ class Network:
     def seconds(self, kind: CollectiveName, total_bytes: Numeric, group: Group) -> Numeric:
         """Time of one collective over `group`; zero for one member or no bytes. [s]
 
-        The outermost tier that the group spans sets the protocol; every tier inside it carries its share, and the
-        members that share a domain also share its way out, so the slowest tier rules.
+        The outermost tier that the group spans sets the protocol. Every tier inside adds its steps and carries its
+        share of the bytes; members that share a domain share its way out too. The slowest tier rules.
         """
         result: Numeric = 0.0
-        inside: Numeric = 1.0
-        inner_bytes_per_s: Numeric = np.inf
-        for link, members in zip(self.links, group.members, strict=True):
-            domains = members / inside
-            seconds = self._on_tier(kind, total_bytes, group, link, (inside, domains, inner_bytes_per_s))
-            spans = (group.size > inside) & (members >= group.size)
-            result = np.where(spans, seconds, result)
-            width = _driven(link, group.size) * link.bandwidth_bytes_per_s * _best_efficiency(link.tier, kind)
-            carried = np.where(domains > 1, width * _parallel(kind, inside), np.inf)
-            inner_bytes_per_s = np.minimum(inner_bytes_per_s, carried)
-            inside = members
-        return np.where(np.asarray(total_bytes) > 0, result, 0.0)
-
-    def _on_tier(
-        self, kind: CollectiveName, total_bytes: Numeric, group: Group, link: Link, below: tuple[Numeric, Numeric, Numeric]
-    ) -> Numeric:
-        """Time when this tier is the outermost one spanned: the fastest of its protocols. [s]"""
-        inside, domains, inner_bytes_per_s = below
+        inner = _Inner(1.0, 0.0, np.inf)
         wire = collectives.wire_bytes(kind, total_bytes, group.size)
-        best: Numeric = np.inf
-        for protocol in link.tier.collectives.get(kind, ()):
-            rate = _driven(link, group.size) * link.bandwidth_bytes_per_s * protocol.efficiency * _parallel(kind, inside)
-            hops = collectives.steps(kind, protocol.algorithm, domains) + np.where(inside > 1, 1.0, 0.0)
-            latency_s, hop_s = protocol.latency, protocol.hop_latency
-            seconds = collectives.protocol_s(wire, hops, latency_s, hop_s, np.minimum(rate, inner_bytes_per_s))
-            best = np.minimum(best, np.where(domains >= protocol.min_devices, seconds, np.inf))
-        return np.where(np.isfinite(best), best, 0.0)
+        for link, members in zip(self.links, group.members, strict=True):
+            seconds = _on_tier(kind, wire, group.size, link, members, inner)
+            spans = (group.size > inner.members) & (members >= group.size)
+            result = np.where(spans, seconds, result)
+            inner = _inside(kind, group.size, link, members, inner)
+        return np.where(np.asarray(total_bytes) > 0, result, 0.0)
 
     def tier_shares(self, group: Group) -> dict[str, Numeric]:
         """Share of what a device of the group sends, on average over its ring, that leaves through each tier."""
@@ -133,37 +114,76 @@ def _slice(tier: Tier, devices: int) -> tuple[float, float]:
     return float(edge), float(edge % tier.wrap_multiple == 0)
 
 
+@dataclass(frozen=True)
+class _Inner:
+    """What the tiers below have settled: members per domain, time of their steps, and the rate they carry."""
+
+    members: Numeric
+    steps_s: Numeric
+    bytes_per_s: Numeric
+
+
+def _on_tier(kind: CollectiveName, wire: Numeric, size: Numeric, link: Link, members: Numeric, inner: _Inner) -> Numeric:
+    """Time when this tier is the outermost one spanned: that of its fastest protocol. [s]"""
+    domains = members / inner.members
+    width = _driven(link, size) * link.bandwidth_bytes_per_s * _ways_out(kind, inner.members)
+    best: Numeric = np.inf
+    for protocol in link.tier.collectives.get(kind, ()):
+        steps = collectives.steps(kind, protocol.algorithm, _ring_length(link, domains))
+        rate = np.minimum(width * protocol.efficiency, inner.bytes_per_s)
+        seconds = inner.steps_s + collectives.protocol_s(wire, steps, protocol.latency, protocol.hop_latency, rate)
+        best = np.minimum(best, np.where(domains >= protocol.min_devices, seconds, np.inf))
+    return np.where(np.isfinite(best), best, 0.0)
+
+
+def _inside(kind: CollectiveName, size: Numeric, link: Link, members: Numeric, inner: _Inner) -> _Inner:
+    """Fold a tier into what the next one out finds below it."""
+    protocols: tuple[Protocol, ...] = link.tier.collectives.get(kind, ())
+    domains = members / inner.members
+    quickest: Numeric = np.inf
+    for protocol in protocols:
+        steps = collectives.steps(kind, protocol.algorithm, _ring_length(link, domains))
+        quickest = np.minimum(quickest, np.where(domains >= protocol.min_devices, steps * protocol.hop_latency, np.inf))
+    efficiency = max((protocol.efficiency for protocol in protocols), default=1.0)
+    width = _driven(link, size) * link.bandwidth_bytes_per_s * efficiency * _ways_out(kind, inner.members)
+    used = domains > 1
+    return _Inner(
+        members,
+        inner.steps_s + np.where(used & np.isfinite(quickest), quickest, 0.0),
+        np.minimum(inner.bytes_per_s, np.where(used, width, np.inf)),
+    )
+
+
 def _driven(link: Link, size: Numeric) -> Numeric:
     """Share of a device's links on this tier that a group of `size` can use."""
     if link.tier.kind == "torus":
         return topology.torus_share(size, link.edge, float(len(link.tier.torus)), link.wraps)
     if link.tier.kind == "mesh":
-        return np.minimum(np.maximum(size - 1.0, 1.0) / max(link.domain - 1.0, 1.0), 1.0)
+        return topology.mesh_share(size, float(link.tier.size or link.domain))
     return 1.0
 
 
-def _parallel(kind: CollectiveName, inside: Numeric) -> Numeric:
+def _ring_length(link: Link, domains: Numeric) -> Numeric:
+    """Members that a step-by-step algorithm walks through: on a torus, axis by axis."""
+    return topology.torus_walk(domains, link.edge) if link.tier.kind == "torus" else domains
+
+
+def _ways_out(kind: CollectiveName, inside: Numeric) -> Numeric:
     """Ways out of a domain that one member's data can take: a ring uses those of all members inside."""
     return 1.0 if kind in ("all_to_all", "send_recv") else inside
 
 
-def _best_efficiency(tier: Tier, kind: CollectiveName) -> float:
-    protocols: tuple[Protocol, ...] = tier.collectives.get(kind, ())
-    return max((protocol.efficiency for protocol in protocols), default=1.0)
-
-
 def axis_strides(s: Strategies) -> dict[str, Numeric]:
     """Distance in devices between neighbours on each axis, by placement order."""
-    strides: dict[str, Numeric] = {}
-    sizes = {axis: getattr(s, axis) for axis in AXES}
-    for axis in AXES:
-        stride: Numeric = 1.0
-        for code, order in enumerate(ORDERS):
-            names = order.split("-")
-            inner = [sizes[name] for name in names[: names.index(axis)]]
-            distance: Numeric = 1.0
-            for size in inner:
-                distance = distance * size
-            stride = np.where(s.order == code, distance, stride)
-        strides[axis] = stride
-    return strides
+    return {axis: _stride(axis, s) for axis in AXES}
+
+
+def _stride(axis: str, s: Strategies) -> Numeric:
+    """Product of the sizes of the axes placed nearer; orders that put the same axes nearer share one distance."""
+    nearer = [frozenset(order.split("-")[: order.split("-").index(axis)]) for order in ORDERS]
+    distances = [prod((getattr(s, name) for name in AXES if name in axes), start=np.asarray(1.0)) for axes in nearer]
+    stride = distances[0]
+    for code in range(1, len(ORDERS)):
+        if nearer[code] != nearer[0]:
+            stride = np.where(s.order == code, distances[code], stride)
+    return stride

@@ -91,12 +91,14 @@ def steps(op: str, algorithm: str, devices: Numeric) -> Numeric:
     """
     if op == "send_recv":
         return _present(devices)
-    per_phase = {
-        "ring": 1.0 * devices - 1.0,
-        "tree": ceil_log2(devices),
-        "switch": _present(devices),
-    }
-    return RING_PHASES[op] * per_phase[algorithm]
+    return RING_PHASES[op] * _PHASE_STEPS[algorithm](devices)
+
+
+def _ring_steps(devices: Numeric) -> Numeric:
+    return 1.0 * devices - 1.0
+
+
+_PHASE_STEPS = {"ring": _ring_steps, "tree": ceil_log2, "switch": _present}
 
 
 def protocol_s(

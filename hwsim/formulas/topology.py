@@ -85,3 +85,42 @@ def torus_share(size: Numeric, edge: Numeric, dimensions: Numeric, wraps: Numeri
     """
     axes = np.minimum(1.0 + (size > edge) + (size > 1.0 * edge * edge), dimensions)
     return axes / dimensions * np.where((size >= edge) & (np.asarray(wraps) > 0), 1.0, 0.5)
+
+
+def torus_walk(size: Numeric, edge: Numeric) -> Numeric:
+    """Length of one ring with as many steps as walking a torus axis by axis: 1 + the sum of (axis - 1). [-]
+
+    Parameters
+    ----------
+    size : numeric
+        Chips in the group. [-]
+    edge : numeric
+        Chips along one axis of the slice. [-]
+
+    Examples
+    --------
+    >>> float(torus_walk(256, 16)), float(torus_walk(8, 16))
+    (31.0, 8.0)
+    """
+    rows, planes = np.ceil(1.0 * size / edge), np.ceil(1.0 * size / (1.0 * edge * edge))
+    return np.minimum(1.0 * size, edge) + np.minimum(rows, edge) + planes - 2.0
+
+
+def mesh_share(size: Numeric, devices: Numeric) -> Numeric:
+    """Fraction of a device's links in a full mesh that lead to other members of its group. [-]
+
+    Eight MI300X are joined pairwise: a group of two has one of a device's seven links.
+
+    Parameters
+    ----------
+    size : numeric
+        Members of the group. [-]
+    devices : numeric
+        Devices in the mesh. [-]
+
+    Examples
+    --------
+    >>> float(mesh_share(8, 8)), float(mesh_share(1, 8)) * 7
+    (1.0, 1.0)
+    """
+    return np.minimum(np.maximum(1.0 * size - 1.0, 1.0) / np.maximum(1.0 * devices - 1.0, 1.0), 1.0)

@@ -7,6 +7,7 @@ What each operator saves follows Korthikanti et al., "Reducing Activation Recomp
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from hwsim.ops.work import Attention, Collective, Gemm, Stream
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
 
-Collectives = tuple[tuple[Collective, ...], tuple[Collective, ...]]
 FP32_BYTES = 4.0
 MASK_BYTES = 1.0
 
@@ -35,10 +35,10 @@ class Plan:
     logit_bytes: float
     logit_traffic_bytes: float
 
-    @property
-    def boundary_bytes(self) -> Numeric:
-        """The whole residual stream of a micro-batch: what a tensor-parallel region exchanges."""
-        return self.sizes.tokens * self.model.hidden * self.formats.activation
+    @cached_property
+    def boundary(self) -> tensor.Boundary:
+        """What a tensor-parallel region exchanges: the whole residual stream of a micro-batch."""
+        return tensor.boundary(self.sizes.tokens * self.model.hidden * self.formats.activation, self.s)
 
 
 def block_plan(model: Model, s: Strategies, formats: Formats, flash: bool, logit_bytes: float, logit_traffic_bytes: float) -> Plan:
@@ -59,11 +59,11 @@ def attention_part(p: Plan) -> list[Operator]:
     output = linear("attention output", z.tokens, m.hidden, width, m.output_bias, p.formats, z.tokens)
     return [
         norm("attention norm", p, z.residual_tokens, m.hidden),
-        with_collectives(qkv, tensor.enter(p.boundary_bytes, p.s)),
+        with_collectives(qkv, p.boundary.enter),
         *([head_norm(p, z.tokens * (width + kv_width))] if m.qk_norm else []),
         *([rotary(p, z.tokens * (width + kv_width))] if m.positions == "rope" else []),
         with_collectives(core(p), context.exchange(2.0 * z.batch * z.context * kv_width * p.formats.activation)),
-        with_collectives(output, tensor.leave(p.boundary_bytes, p.s)),
+        with_collectives(output, p.boundary.leave),
         residual("attention residual", p),
     ]
 
@@ -76,9 +76,9 @@ def mlp_part(p: Plan) -> list[Operator]:
     down = linear("mlp down", z.tokens, m.hidden, z.ffn, m.mlp_bias, p.formats, z.tokens)
     return [
         norm("mlp norm", p, z.residual_tokens, m.hidden),
-        with_collectives(up, tensor.enter(p.boundary_bytes, p.s)),
+        with_collectives(up, p.boundary.enter),
         activation(p, z.tokens * columns, z.tokens * z.ffn),
-        with_collectives(down, tensor.leave(p.boundary_bytes, p.s)),
+        with_collectives(down, p.boundary.leave),
         residual("mlp residual", p),
     ]
 
@@ -98,9 +98,8 @@ def embedding(p: Plan) -> list[Operator]:
         saved_bytes=masked,
         parameters=table + positions,
     )
-    forward, backward = tensor.leave(p.boundary_bytes, p.s)
     return [
-        with_collectives(lookup, (forward, backward)),
+        with_collectives(lookup, p.boundary.leave),
         *([linear("embedding in", z.tokens, m.hidden, width, False, p.formats, z.tokens)] if m.embedding_dim else []),
         *([norm("embedding norm", p, z.residual_tokens, m.hidden)] if m.embedding_norm else []),
     ]
@@ -121,7 +120,7 @@ def head(p: Plan) -> list[Operator]:
     return [
         *([norm("final norm", p, z.residual_tokens, m.hidden)] if m.final_norm else []),
         *([linear("embedding out", z.tokens, width, m.hidden, False, p.formats, z.tokens)] if m.embedding_dim else []),
-        with_collectives(logits, tensor.enter(p.boundary_bytes, p.s)),
+        with_collectives(logits, p.boundary.enter),
         loss,
     ]
 
@@ -221,7 +220,7 @@ def residual(name: str, p: Plan) -> Operator:
     return Operator(name, (Stream(elements * 3.0 * e + mask),), (*dropped, branches), saved_bytes=mask)
 
 
-def with_collectives(operator: Operator, collectives: Collectives) -> Operator:
+def with_collectives(operator: Operator, collectives: tensor.Collectives) -> Operator:
     """Add the collectives that a parallel axis puts at an operator's door."""
     forward, backward = collectives
     return replace(operator, forward=(*operator.forward, *forward), backward=(*operator.backward, *backward))

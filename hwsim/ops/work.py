@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hwsim.formulas import attention, gemm
 from hwsim.formulas.types import Numeric
+from hwsim.specs.hardware import CollectiveName
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Stream:
 class Collective:
     """A collective over one parallel axis; `hidden` runs beside the compute of the same operator."""
 
-    kind: str
+    kind: CollectiveName
     axis: str
     total_bytes: Numeric
     hidden: bool = False

@@ -7,12 +7,16 @@ reduce-scatter with it (Korthikanti et al., 2022, figures 4 and 5).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from hwsim.formulas.types import Numeric
 from hwsim.ops.work import Collective
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
+
+Collectives = tuple[tuple[Collective, ...], tuple[Collective, ...]]
 
 
 def residual_seq(seq: Numeric, s: Strategies) -> Numeric:
@@ -30,27 +34,43 @@ def local_vocab(vocab: int, s: Strategies) -> Numeric:
     return np.ceil(vocab / s.tp)
 
 
-def enter(payload_bytes: Numeric, s: Strategies) -> tuple[tuple[Collective, ...], tuple[Collective, ...]]:
-    """Open a region: forward and backward collectives over tp.
+@dataclass(frozen=True)
+class Boundary:
+    """The collectives at the edges of a tensor-parallel region, for one payload."""
 
-    With SP the input is gathered forward, and again backward for the weight gradient (hidden behind the input-gradient
-    multiply, as Megatron does), and its gradient is reduce-scattered; without, the gradient is all-reduced.
-    """
-    sharded, whole = payload_bytes * s.sequence_parallel, payload_bytes * (1.0 - s.sequence_parallel)
-    forward = (Collective("all_gather", "tp", sharded),)
-    backward = (
-        Collective("all_gather", "tp", sharded, hidden=True),
-        Collective("reduce_scatter", "tp", sharded),
-        Collective("all_reduce", "tp", whole),
-    )
-    return forward, backward
+    sharded_bytes: Numeric
+    """The whole residual stream where sequence parallelism splits it, else 0."""
+    whole_bytes: Numeric
+    """The same where it does not."""
+
+    @property
+    def enter(self) -> Collectives:
+        """Open a region, forward and backward.
+
+        With SP the input is gathered forward, and again backward for the weight gradient (hidden behind the
+        input-gradient multiply, as Megatron does), and its gradient is reduce-scattered; without, it is all-reduced.
+        """
+        forward = (Collective("all_gather", "tp", self.sharded_bytes),)
+        backward = (
+            Collective("all_gather", "tp", self.sharded_bytes, hidden=True),
+            Collective("reduce_scatter", "tp", self.sharded_bytes),
+            Collective("all_reduce", "tp", self.whole_bytes),
+        )
+        return forward, backward
+
+    @property
+    def leave(self) -> Collectives:
+        """Close a region: reduce-scatter (SP) or all-reduce forward, all-gather (SP) or nothing backward."""
+        forward = (
+            Collective("reduce_scatter", "tp", self.sharded_bytes),
+            Collective("all_reduce", "tp", self.whole_bytes),
+        )
+        return forward, (Collective("all_gather", "tp", self.sharded_bytes),)
 
 
-def leave(payload_bytes: Numeric, s: Strategies) -> tuple[tuple[Collective, ...], tuple[Collective, ...]]:
-    """Close a region: reduce-scatter (SP) or all-reduce forward, all-gather (SP) or nothing backward."""
-    sharded, whole = payload_bytes * s.sequence_parallel, payload_bytes * (1.0 - s.sequence_parallel)
-    forward = (Collective("reduce_scatter", "tp", sharded), Collective("all_reduce", "tp", whole))
-    return forward, (Collective("all_gather", "tp", sharded),)
+def boundary(payload_bytes: Numeric, s: Strategies) -> Boundary:
+    """Split a payload by whether sequence parallelism is on."""
+    return Boundary(payload_bytes * s.sequence_parallel, payload_bytes * (1.0 - s.sequence_parallel))
 
 
 def illegal(model: Model, s: Strategies) -> dict[str, Numeric]:
