@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from hwsim.formulas.types import Numeric
 from hwsim.ops.axes import data
 from hwsim.ops.axes.pipeline import STAGE_CLASSES, stage_number
 from hwsim.specs.hardware import Accelerator
-from hwsim.specs.job import OPTIMIZER_STATE_BYTES, Precision, TrainingJob
+from hwsim.specs.job import OPTIMIZER_STATE_BYTES, PRECISIONS, TrainingJob
 from hwsim.specs.strategy import Strategies
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "workspace", "runtime")
@@ -59,15 +60,35 @@ class Memory:
     capacity_bytes: float
 
 
-def stage_share(layers: int, s: Strategies, stage: Numeric) -> tuple[Numeric, Numeric, Numeric]:
-    """Layers of a stage, and 1 or 0 for holding the embedding and the head."""
-    count = pipeline.stage_layers(layers, s.pp, s.vpp, stage)
-    return count, np.where(stage == 0, 1.0, 0.0), np.where(stage == s.pp - 1.0, 1.0, 0.0)
+@dataclass(frozen=True)
+class Share:
+    """What one stage holds: its number, its layers, and 1 or 0 for the embedding and the head."""
+
+    stage: Numeric
+    layers: Numeric
+    embedding: Numeric
+    head: Numeric
+
+    def of(self, layer: Numeric, embedding: Numeric, head: Numeric) -> Numeric:
+        """Sum a quantity of the three kinds of block over the stage."""
+        return self.layers * layer + self.embedding * embedding + self.head * head
 
 
-def memory(blocks: StageBlocks, s: Strategies, job: TrainingJob, precision: Precision, accelerator: Accelerator) -> Memory:
+def stage_shares(layers: int, s: Strategies) -> dict[str, Share]:
+    """Shares of the first, the fullest middle and the last stage."""
+    shares = {}
+    for name in STAGE_CLASSES:
+        stage = stage_number(name, s)
+        count = pipeline.stage_layers(layers, s.pp, s.vpp, stage)
+        shares[name] = Share(stage, count, np.where(stage == 0, 1.0, 0.0), np.where(stage == s.pp - 1.0, 1.0, 0.0))
+    return shares
+
+
+def memory(
+    blocks: StageBlocks, shares: dict[str, Share], s: Strategies, job: TrainingJob, accelerator: Accelerator
+) -> Memory:
     """Memory of the first, a middle and the last stage, and of the worst of them."""
-    stages = {name: _stage_memory(blocks, s, job, precision, stage_number(name, s)) for name in STAGE_CLASSES}
+    stages = {name: _stage_memory(blocks, share, s, job) for name, share in shares.items()}
     worst = stages["first"]
     for name in STAGE_CLASSES[1:]:
         worst = _larger(worst, stages[name])
@@ -85,38 +106,40 @@ def _larger(a: StageMemory, b: StageMemory) -> StageMemory:
     return StageMemory(parts, allocated, reserved, phases)
 
 
-def stage_parameters(blocks: StageBlocks, s: Strategies, stage: Numeric) -> Numeric:
-    """Parameters one device of a stage holds before ZeRO; tied embeddings are held once where both ends meet."""
-    count, first, last = stage_share(blocks.layers, s, stage)
-    ends = first * blocks.embedding.parameters + last * blocks.head.parameters - first * last * blocks.tied_parameters
-    return count * blocks.layer.parameters + ends
+def stage_parameters(share: Share, held: Sequence[Numeric], tied: Numeric) -> Numeric:
+    """Parameters one device of a stage holds before ZeRO, given those of a layer, the embedding and the head.
+
+    Tied embeddings are held once where a stage has both ends.
+    """
+    return share.of(*held) - share.embedding * share.head * tied
 
 
-def _stage_memory(blocks: StageBlocks, s: Strategies, job: TrainingJob, precision: Precision, stage: Numeric) -> StageMemory:
-    framework = job.framework
-    count, first, last = stage_share(blocks.layers, s, stage)
-    held = stage_parameters(blocks, s, stage)
+def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: TrainingJob) -> StageMemory:
+    framework, precision = job.framework, PRECISIONS[job.precision]
+    per_block = [block.parameters for block in (blocks.layer, blocks.embedding, blocks.head)]
+    held = stage_parameters(share, per_block, blocks.tied_parameters)
     copies = np.where(s.schedule == pipeline.DUALPIPE, 2.0, 1.0)
     state = precision.master + OPTIMIZER_STATE_BYTES[job.optimizer]
-    sets = pipeline.in_flight_chunks(s.pp, s.vpp, s.micro_batches, stage, s.schedule)
-    saved = count * blocks.layer.saved_bytes / s.vpp * sets
+    sets = pipeline.in_flight_chunks(s.pp, s.vpp, s.micro_batches, share.stage, s.schedule)
+    saved = share.layers * blocks.layer.saved_bytes / s.vpp * sets
     interleaved = s.vpp > 1
     first_sets = np.where(interleaved, np.minimum(2.0 * s.pp - 1.0, s.micro_batches), sets)
-    ends = first * blocks.embedding.saved_bytes * first_sets + last * blocks.head.saved_bytes * np.where(interleaved, 1.0, sets)
+    start = share.embedding * blocks.embedding.saved_bytes * first_sets
+    end = share.head * blocks.head.saved_bytes * np.where(interleaved, 1.0, sets)
     gathered = np.where(
         s.zero >= 3, GATHERED_LAYERS * blocks.layer.parameters * (precision.weight + 0.5 * framework.reduce_bytes), 0.0
     )
     communicates = np.where(s.dp * s.cp > 1, framework.bucket_bytes, 0.0)
     buffers = gathered + communicates
     again = np.maximum(blocks.layer.whole_bytes - blocks.layer.saved_bytes, 0.0) + blocks.transient_bytes
-    loss = last * blocks.loss_bytes
+    loss = share.head * blocks.loss_bytes
     workspace = buffers + np.maximum(loss, again)
     groups = sum(np.where(size > 1, 1.0, 0.0) for size in (s.tp, s.cp, s.dp, s.pp))
     parts = {
         "weights": held * copies * precision.weight * data.kept_fraction(3, s),
         "gradients": held * copies * framework.gradient_bytes * data.kept_fraction(2, s),
         "optimizer": held * state * data.kept_fraction(1, s),
-        "activations": saved + ends,
+        "activations": saved + start + end,
         "workspace": workspace,
         "runtime": framework.context + framework.communicator * groups,
     }

@@ -6,17 +6,18 @@ open grid of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 
 from hwsim.analytic.blocks import BlockCost, Machine, block_cost
-from hwsim.analytic.memory import Memory, StageBlocks, memory, stage_parameters, stage_share
+from hwsim.analytic.distinct import per_distinct
+from hwsim.analytic.memory import Memory, Share, StageBlocks, memory, stage_parameters, stage_shares
 from hwsim.costs.compute import Device, device
 from hwsim.costs.energy import energy_j
 from hwsim.costs.money import cost_usd
-from hwsim.costs.network import Network, network
+from hwsim.costs.network import Network, axis_stride, network
 from hwsim.formulas import pipeline
 from hwsim.formulas.training import adam_bytes, exposed_s, model_flops, utilization
 from hwsim.formulas.types import Numeric
@@ -24,7 +25,7 @@ from hwsim.ops import block as block_ops
 from hwsim.ops.axes import context, data, tensor
 from hwsim.ops.axes import pipeline as pipeline_axis
 from hwsim.ops.count import Parameters, parameters
-from hwsim.ops.operator import Formats
+from hwsim.ops.operator import Formats, total
 from hwsim.ops.work import Collective, Stream
 from hwsim.specs.hardware import Hardware
 from hwsim.specs.job import OPTIMIZER_STATE_BYTES, PRECISIONS, Precision, TrainingJob
@@ -86,9 +87,7 @@ class TrainingColumns:
     """Sent per device and step, by axis."""
     flops_per_device: Numeric
     """Executed by the matrix units per step."""
-    machine: Machine
-    shard_bytes: Numeric
-    """Part of the dp traffic that stays in the shard group."""
+    gradients: DataTalk
 
     @property
     def fits(self) -> Numeric:
@@ -150,10 +149,11 @@ class TrainingColumns:
     @property
     def traffic_tier_bytes(self) -> dict[str, Numeric]:
         """Sent per device and step, by network tier."""
-        groups, share = self.machine.groups, self.setting.network.tier_shares
-        replica = self.traffic_bytes["dp"] - self.shard_bytes
-        pairs = [("tp", self.traffic_bytes["tp"]), ("cp", self.traffic_bytes["cp"]), ("pp", self.traffic_bytes["pp"])]
-        pairs += [("shard", self.shard_bytes), ("replica", replica)]
+        groups, share = self.setting.network.step_groups(self.strategies), self.setting.network.tier_shares
+        sharded, in_shard = self.strategies.zero > 0, self.gradients.shard_bytes(self.strategies)
+        pairs = [(axis, self.traffic_bytes[axis]) for axis in ("tp", "cp", "pp")]
+        pairs += [("data", np.where(sharded, 0.0, in_shard)), ("shard", np.where(sharded, in_shard, 0.0))]
+        pairs += [("replica", self.gradients.replica_bytes)]
         result: dict[str, Numeric] = {}
         for name, sent in pairs:
             for tier, part in share(groups[name]).items():
@@ -168,91 +168,194 @@ def illegal(model: Model, s: Strategies) -> dict[str, Numeric]:
 
 def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
     """Time, memory and traffic of one step for every strategy. Legality is not asked here (see `illegal`)."""
-    machine = Machine(setting.device, setting.network, setting.network.groups(s), setting.job.framework.interference)
-    blocks = stage_blocks(setting, s, machine)
-    slowest = slowest_stage(blocks, s)
-    micro_batch = stage_cost(blocks, s, slowest)
+    layer_keys = (s.tp, s.cp, axis_stride("cp", s), s.sequence_parallel, s.micro_batch, s.seq_len, s.recompute)
+    blocks = per_distinct(lambda rows: stage_blocks(setting, rows), s, layer_keys)
+    data_keys = (s.tp, s.cp, s.dp, s.pp, s.vpp, s.order, s.zero, s.shard)
+    gradients = per_distinct(lambda rows: data_talk(setting, rows), s, data_keys)
+    send_keys = (s.tp, s.cp, s.dp, s.pp, s.order, s.micro_batch, s.seq_len, s.sequence_parallel)
+    sends = per_distinct(lambda rows: send_talk(setting, rows), s, send_keys)
+    shares = stage_shares(setting.model.layers, s)
+    micro_batch = stage_cost(blocks, slowest_share(blocks, shares))
+    waiting_s = host_wait(setting, micro_batch)
     steps = s.micro_batches
-    send_s, send_bytes = pipeline_send(setting, s, machine)
-    chunk_sends = 2.0 * s.vpp * np.where(setting.job.framework.overlap_pipeline & (s.vpp > 1), 0.0, 1.0)
-    data_s, data_bytes, shard_bytes = data_parallel(setting, s, machine, blocks, micro_batch)
-    launch = setting.hardware.accelerator.kernels
-    per_kernel_s = launch.graph_launch if setting.job.graphs else launch.launch + setting.job.framework.kernel_dispatch
-    device_s = micro_batch.forward_total_s + micro_batch.backward_total_s
-    compute_s = micro_batch.forward_s + micro_batch.input_s + micro_batch.weight_s + micro_batch.recompute_s
-    waiting_s = np.maximum(micro_batch.kernels * per_kernel_s - device_s, 0.0)
     time_s = {
         "forward": steps * micro_batch.forward_s,
         "backward": steps * (micro_batch.input_s + micro_batch.weight_s),
         "recompute": steps * micro_batch.recompute_s,
         "tp": steps * (micro_batch.tp_forward_s + micro_batch.tp_backward_s),
         "cp": steps * (micro_batch.cp_forward_s + micro_batch.cp_backward_s),
-        "pp": (steps * chunk_sends + 2.0 * (s.pp - 1.0)) * send_s,
-        "dp": data_s,
+        "pp": exposed_sends(setting, s) * sends.send_s,
+        "dp": exposed_data(setting, s, gradients, micro_batch),
         "bubble": bubble(blocks, s, micro_batch, waiting_s),
-        "optimizer": optimizer_step(setting, s, blocks),
+        "optimizer": gradients.optimizer_s,
         "launch": steps * waiting_s,
     }
     step: Numeric = 0.0
     for part in TIME_PARTS:
         step = step + time_s[part]
-    sends = np.where(s.pp > 2, 2.0 * s.vpp, 2.0 * s.vpp - 1.0) * np.where(s.pp > 1, 1.0, 0.0)
     return TrainingColumns(
         setting=setting,
         strategies=s,
         time_s=time_s,
         step_time_s=step,
-        memory_bound_s=np.minimum(steps * micro_batch.memory_bound_s, steps * compute_s),
-        memory=memory(blocks, s, setting.job, setting.precision, setting.hardware.accelerator),
+        memory_bound_s=steps * micro_batch.memory_bound_s + gradients.optimizer_s,
+        memory=memory(blocks, shares, s, setting.job, setting.hardware.accelerator),
         traffic_bytes={
-            "tp": steps * busiest(blocks, s, "tp_bytes"),
-            "pp": steps * sends * send_bytes,
-            "dp": data_bytes,
-            "cp": steps * busiest(blocks, s, "cp_bytes"),
+            "tp": steps * busiest(blocks, shares, "tp_bytes"),
+            "pp": steps * pipeline_axis.sends(s) * sends.send_bytes,
+            "dp": gradients.shard_bytes(s) + gradients.replica_bytes,
+            "cp": steps * busiest(blocks, shares, "cp_bytes"),
             "ep": np.zeros_like(steps),
         },
         flops_per_device=steps * micro_batch.flops,
-        machine=machine,
-        shard_bytes=shard_bytes,
+        gradients=gradients,
     )
 
 
-def stage_blocks(setting: Setting, s: Strategies, machine: Machine) -> StageBlocks:
-    """Cost the three kinds of block once; every stage is a sum of them."""
-    job, framework = setting.job, setting.job.framework
-    flash = job.attention == "flash"
-    plan = block_ops.block_plan(
+@dataclass(frozen=True)
+class DataTalk:
+    """Durations and bytes of each collective of the data-parallel group, and the weight update."""
+
+    all_reduce_s: Numeric
+    reduce_scatter_s: Numeric
+    replica_s: Numeric
+    all_gather_s: Numeric
+    tied_s: Numeric
+    """Gradients of tied embeddings, between first and last stage."""
+    all_reduce_bytes: Numeric
+    reduce_scatter_bytes: Numeric
+    replica_bytes: Numeric
+    all_gather_bytes: Numeric
+    optimizer_s: Numeric
+
+    def shard_bytes(self, s: Strategies) -> Numeric:
+        """Sent per step inside the shard group, or the whole data group where nothing is sharded."""
+        count = data.rounds(s)
+        gathers = self.all_gather_bytes * (count.forward_gathers + count.backward_gathers)
+        return self.all_reduce_bytes + self.reduce_scatter_bytes * count.reduce_scatters + gathers
+
+
+def data_talk(setting: Setting, s: Strategies) -> DataTalk:
+    """Cost the collectives of the data-parallel group and the weight update."""
+    machine = Machine(setting.device, setting.network, setting.network.step_groups(s), 0.0)
+    framework, precision = setting.job.framework, setting.precision
+    held = largest_stage_parameters(setting, s)
+    t = data.gradient_traffic(held, framework.reduce_bytes, precision.weight, s)
+    reduce = Collective("all_reduce", "data", t.all_reduce_bytes)
+    scatter = Collective("reduce_scatter", "shard", t.reduce_scatter_bytes)
+    replica = Collective("all_reduce", "replica", t.replica_bytes)
+    gather = Collective("all_gather", "shard", t.all_gather_bytes)
+    tied = Collective("all_reduce", "send", tied_parameters(setting, s) * framework.reduce_bytes * (s.pp > 1))
+    updated, state = held * data.kept_fraction(1, s), OPTIMIZER_STATE_BYTES[setting.job.optimizer]
+    moved = adam_bytes(updated, framework.gradient_bytes, precision.master, state, precision.weight)
+    return DataTalk(
+        *(machine.collective_s(work) for work in (reduce, scatter, replica, gather, tied)),
+        *(machine.sent_bytes(work) for work in (reduce, scatter, replica, gather)),
+        optimizer_s=setting.device.seconds(Stream(moved)),
+    )
+
+
+@dataclass(frozen=True)
+class SendTalk:
+    """Handing one micro-batch over one chunk boundary."""
+
+    send_s: Numeric
+    send_bytes: Numeric
+
+
+def send_talk(setting: Setting, s: Strategies) -> SendTalk:
+    """Cost a send between stages, and the all-gather that puts it together again without sequence parallelism."""
+    machine = Machine(setting.device, setting.network, setting.network.step_groups(s), 0.0)
+    residual = s.micro_batch * s.seq_len / s.cp * setting.model.hidden * setting.precision.activation
+    send = Collective("send_recv", "send", pipeline_axis.send_bytes(residual, s))
+    regather = Collective("all_gather", "tp", residual * (1.0 - s.sequence_parallel) * (s.pp > 1))
+    return SendTalk(machine.collective_s(send) + machine.collective_s(regather), send.total_bytes)
+
+
+def tied_parameters(setting: Setting, s: Strategies) -> Numeric:
+    """Embedding rows on one device that the LM head shares; none where it has its own."""
+    model = setting.model
+    return tensor.local_vocab(model.vocab, s) * (model.embedding_dim or model.hidden) * float(model.tied_embeddings)
+
+
+def largest_stage_parameters(setting: Setting, s: Strategies) -> Numeric:
+    """Parameters on a device of the stage that holds most."""
+    plan = block_plan(setting, s)
+    held = [total(part(plan), "parameters") for part in (block_ops.layer, block_ops.embedding, block_ops.head)]
+    most: Numeric = 0.0
+    for share in stage_shares(setting.model.layers, s).values():
+        most = np.maximum(most, stage_parameters(share, held, tied_parameters(setting, s)))
+    return most
+
+
+def host_wait(setting: Setting, micro_batch: BlockCost) -> Numeric:
+    """Seconds per micro-batch that the device waits for the host to launch its kernels."""
+    kernels, framework = setting.hardware.accelerator.kernels, setting.job.framework
+    graphs = framework.compiled if setting.job.graphs is None else setting.job.graphs
+    per_kernel_s = kernels.graph_launch if graphs else kernels.launch + framework.kernel_dispatch
+    return np.maximum(micro_batch.kernels * per_kernel_s - block_s(micro_batch), 0.0)
+
+
+def exposed_sends(setting: Setting, s: Strategies) -> Numeric:
+    """Chunk boundaries per step whose transfer nothing hides: fill and drain, and all others where nothing overlaps."""
+    steady = s.micro_batches * 2.0 * s.vpp
+    hidden = setting.job.framework.overlap_pipeline & (s.vpp > 1)
+    return np.where(hidden, 0.0, steady) + 2.0 * (s.pp - 1.0)
+
+
+def exposed_data(setting: Setting, s: Strategies, talk: DataTalk, micro_batch: BlockCost) -> Numeric:
+    """Exposed seconds per step of reducing gradients and gathering weights."""
+    framework, count = setting.job.framework, data.rounds(s)
+    beside_forward = micro_batch.forward_total_s * float(framework.overlap_parameters)
+    beside_backward = micro_batch.backward_total_s * float(framework.overlap_gradients)
+    streaming = np.where(s.zero >= 3, 1.0, 0.0)
+    first_gather = streaming * talk.all_gather_s / np.maximum(setting.model.layers / s.pp, 1.0)
+    once = exposed_s(talk.all_reduce_s + talk.replica_s, beside_backward, framework.interference)
+    backward = exposed_s(talk.reduce_scatter_s + talk.all_gather_s * streaming, beside_backward, framework.interference)
+    forward = exposed_s(talk.all_gather_s, beside_forward, framework.interference) + first_gather
+    return once + count.reduce_scatters * backward + count.forward_gathers * forward + talk.tied_s
+
+
+def block_plan(setting: Setting, s: Strategies) -> block_ops.Plan:
+    """What the operators of this setting are built from."""
+    framework = setting.job.framework
+    flash = setting.job.attention == "flash"
+    return block_ops.block_plan(
         setting.model, s, setting.formats, flash, framework.logit_bytes, framework.logit_traffic_bytes
     )
+
+
+def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
+    """Cost the three kinds of block once; every stage is a sum of them."""
+    groups = setting.network.axis_groups(s, ("tp", "cp"))
+    machine = Machine(setting.device, setting.network, groups, setting.job.framework.interference)
+    plan = block_plan(setting, s)
     kept = plan.sizes.residual_tokens * setting.model.hidden * setting.precision.activation
     columns = plan.sizes.ffn * (2.0 if setting.model.gated else 1.0)
-    width = setting.model.embedding_dim or setting.model.hidden
     return StageBlocks(
         layers=setting.model.layers,
         layer=block_cost(block_ops.layer(plan), machine, s.recompute, kept),
         embedding=block_cost(block_ops.embedding(plan), machine, 0.0, 0.0),
         head=block_cost(block_ops.head(plan), machine, 0.0, 0.0),
-        tied_parameters=plan.sizes.vocab * width if setting.model.tied_embeddings else 0.0,
+        tied_parameters=tied_parameters(setting, s),
         loss_bytes=block_ops.loss_workspace_bytes(plan),
         transient_bytes=plan.sizes.tokens * (setting.model.hidden + columns) * setting.precision.activation,
     )
 
 
-def stage_cost(blocks: StageBlocks, s: Strategies, stage: Numeric) -> BlockCost:
+def stage_cost(blocks: StageBlocks, share: Share) -> BlockCost:
     """One micro-batch through one stage."""
-    count, first, last = stage_share(blocks.layers, s, stage)
-    return blocks.layer * count + blocks.embedding * first + blocks.head * last
+    return blocks.layer * share.layers + blocks.embedding * share.embedding + blocks.head * share.head
 
 
-def slowest_stage(blocks: StageBlocks, s: Strategies) -> Numeric:
-    """Number of the stage that takes longest for a micro-batch."""
-    slowest: Numeric = np.zeros_like(s.pp)
-    longest: Numeric = -1.0
-    for name in pipeline_axis.STAGE_CLASSES:
-        stage = pipeline_axis.stage_number(name, s)
-        count, first, last = stage_share(blocks.layers, s, stage)
-        seconds = count * block_s(blocks.layer) + first * block_s(blocks.embedding) + last * block_s(blocks.head)
-        slowest = np.where(seconds > longest, stage, slowest)
+def slowest_share(blocks: StageBlocks, shares: dict[str, Share]) -> Share:
+    """The stage that takes longest for a micro-batch."""
+    per_block = [block_s(block) for block in (blocks.layer, blocks.embedding, blocks.head)]
+    slowest = shares["first"]
+    longest = slowest.of(*per_block)
+    for share in (shares["middle"], shares["last"]):
+        seconds = share.of(*per_block)
+        slowest = Share(*(np.where(seconds > longest, getattr(share, f.name), getattr(slowest, f.name)) for f in fields(Share)))
         longest = np.maximum(seconds, longest)
     return slowest
 
@@ -262,13 +365,11 @@ def block_s(block: BlockCost) -> Numeric:
     return block.forward_total_s + block.backward_total_s
 
 
-def busiest(blocks: StageBlocks, s: Strategies, field: str) -> Numeric:
+def busiest(blocks: StageBlocks, shares: dict[str, Share], field: str) -> Numeric:
     """The largest value of a block quantity over the stages, per micro-batch."""
     most: Numeric = 0.0
-    for name in pipeline_axis.STAGE_CLASSES:
-        count, first, last = stage_share(blocks.layers, s, pipeline_axis.stage_number(name, s))
-        layer, start, end = (getattr(part, field) for part in (blocks.layer, blocks.embedding, blocks.head))
-        most = np.maximum(most, count * layer + first * start + last * end)
+    for share in shares.values():
+        most = np.maximum(most, share.of(*(getattr(part, field) for part in (blocks.layer, blocks.embedding, blocks.head))))
     return most
 
 
@@ -278,57 +379,3 @@ def bubble(blocks: StageBlocks, s: Strategies, slowest: BlockCost, waiting_s: Nu
     backward_input = slowest.backward_total_s - slowest.weight_s + waiting_s
     parts = (slowest.forward_total_s, backward_input, slowest.weight_s)
     return pipeline.bubble_s(parts, total + waiting_s * s.pp, s.pp, s.vpp, s.schedule)
-
-
-def pipeline_send(setting: Setting, s: Strategies, machine: Machine) -> tuple[Numeric, Numeric]:
-    """Seconds and bytes of handing one micro-batch to the next chunk."""
-    residual = s.micro_batch * s.seq_len / s.cp * setting.model.hidden * setting.precision.activation
-    sent = pipeline_axis.send_bytes(residual, s)
-    regather = machine.collective_s(Collective("all_gather", "tp", residual * (1.0 - s.sequence_parallel) * (s.pp > 1)))
-    return machine.network.seconds("send_recv", sent, machine.groups["send"]) + regather, sent
-
-
-def data_parallel(
-    setting: Setting, s: Strategies, machine: Machine, blocks: StageBlocks, micro_batch: BlockCost
-) -> tuple[Numeric, Numeric, Numeric]:
-    """Exposed seconds and bytes per step of reducing gradients and gathering weights, and the bytes in the shard group."""
-    framework = setting.job.framework
-    stages = [pipeline_axis.stage_number(name, s) for name in ("first", "last")]
-    held = np.maximum(*(stage_parameters(blocks, s, stage) for stage in stages))
-    t = data.gradient_traffic(held, framework.reduce_bytes, setting.precision.weight, s)
-
-    def cost(kind: str, group: str, payload: Numeric) -> tuple[Numeric, Numeric]:
-        work = Collective(kind, group, payload)
-        return machine.collective_s(work), machine.sent_bytes(work)
-
-    reduce_s, reduce_sent = cost("all_reduce", "data", t.all_reduce_bytes)
-    scatter_s, scatter_sent = cost("reduce_scatter", "shard", t.reduce_scatter_bytes)
-    replica_s, replica_sent = cost("all_reduce", "replica", t.replica_bytes)
-    gather_s, gather_sent = cost("all_gather", "shard", t.all_gather_bytes)
-    forward_s, backward_s = micro_batch.forward_total_s, micro_batch.backward_total_s
-    beside_forward = forward_s * float(framework.overlap_parameters)
-    beside_backward = backward_s * float(framework.overlap_gradients)
-    streaming = np.where(s.zero >= 3, 1.0, 0.0)
-    backward_comm = scatter_s + gather_s * streaming
-    first_gather = gather_s / np.maximum(blocks.layers / s.pp, 1.0) * streaming * t.forward_gathers
-    exposed = (
-        exposed_s(reduce_s + replica_s, beside_backward, framework.interference)
-        + t.reduce_scatters * exposed_s(backward_comm, beside_backward, framework.interference)
-        + t.forward_gathers * exposed_s(gather_s, beside_forward, framework.interference)
-        + first_gather
-    )
-    in_shard = scatter_sent * t.reduce_scatters + gather_sent * (t.forward_gathers + t.backward_gathers)
-    tied = np.where((s.pp > 1), 1.0, 0.0) * blocks.tied_parameters * framework.reduce_bytes
-    tied_s = machine.network.seconds("all_reduce", tied, machine.groups["send"])
-    whole = np.where(s.zero > 0, 0.0, reduce_sent)
-    return exposed + tied_s, whole + in_shard + replica_sent, whole + in_shard
-
-
-def optimizer_step(setting: Setting, s: Strategies, blocks: StageBlocks) -> Numeric:
-    """Seconds of the weight update on the stage with most parameters."""
-    stages = [pipeline_axis.stage_number(name, s) for name in ("first", "last")]
-    held = np.maximum(*(stage_parameters(blocks, s, stage) for stage in stages))
-    updated = held * data.kept_fraction(1, s)
-    state, precision = OPTIMIZER_STATE_BYTES[setting.job.optimizer], setting.precision
-    moved = adam_bytes(updated, setting.job.framework.gradient_bytes, precision.master, state, precision.weight)
-    return setting.device.seconds(Stream(moved))

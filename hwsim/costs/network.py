@@ -69,25 +69,29 @@ class Network:
         """Every `stride`-th device, `size` of them."""
         return Group(size, tuple(topology.members_within(link.domain, stride, size) for link in self.links))
 
-    def groups(self, s: Strategies) -> dict[str, Group]:
-        """The groups of every axis under the placement order of each strategy, and those built from them.
+    def axis_groups(self, s: Strategies, axes: tuple[str, ...] = AXES) -> dict[str, Group]:
+        """The group of each axis under the placement order of each strategy."""
+        return {axis: self.group(getattr(s, axis), axis_stride(axis, s)) for axis in axes}
+
+    def step_groups(self, s: Strategies) -> dict[str, Group]:
+        """The groups that talk once per step or per chunk.
 
         `data` holds the same weights (cp x dp); ZeRO shards over its nearest `shard` members, `replica` joins the rest;
         `send` is a pair of neighbouring stages where the pipeline crosses its widest gap.
         """
-        strides = axis_strides(s)
-        groups = {axis: self.group(getattr(s, axis), strides[axis]) for axis in AXES}
+        groups = self.axis_groups(s, ("tp", "cp", "dp", "pp"))
         data_size = s.cp * s.dp
         data = tuple(c * d for c, d in zip(groups["cp"].members, groups["dp"].members, strict=True))
         near = tuple(np.minimum(members, s.shard) for members in data)
         far = tuple(np.maximum(np.floor(members / s.shard), 1.0) for members in data)
-        groups["data"] = Group(data_size, data)
-        groups["shard"] = Group(s.shard, near)
-        groups["replica"] = Group(data_size / s.shard, far)
         two = np.minimum(s.pp, 2.0)
         hop = tuple(np.where(members >= s.pp, two, 1.0) for members in groups["pp"].members)
-        groups["send"] = Group(two, hop)
-        return groups
+        return groups | {
+            "data": Group(data_size, data),
+            "shard": Group(s.shard, near),
+            "replica": Group(data_size / s.shard, far),
+            "send": Group(two, hop),
+        }
 
 
 def network(cluster: Cluster, devices: int) -> Network:
@@ -173,13 +177,11 @@ def _ways_out(kind: CollectiveName, inside: Numeric) -> Numeric:
     return 1.0 if kind in ("all_to_all", "send_recv") else inside
 
 
-def axis_strides(s: Strategies) -> dict[str, Numeric]:
-    """Distance in devices between neighbours on each axis, by placement order."""
-    return {axis: _stride(axis, s) for axis in AXES}
+def axis_stride(axis: str, s: Strategies) -> Numeric:
+    """Distance in devices between neighbours on an axis, by placement order.
 
-
-def _stride(axis: str, s: Strategies) -> Numeric:
-    """Product of the sizes of the axes placed nearer; orders that put the same axes nearer share one distance."""
+    The product of the sizes of the axes placed nearer; orders that put the same axes nearer share one distance.
+    """
     nearer = [frozenset(order.split("-")[: order.split("-").index(axis)]) for order in ORDERS]
     distances = [prod((getattr(s, name) for name in AXES if name in axes), start=np.asarray(1.0)) for axes in nearer]
     stride = distances[0]

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from hwsim.costs.network import AXES, axis_strides
+from hwsim.costs.network import AXES, axis_stride
 from hwsim.errors import UsageError, did_you_mean, shorten
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import CODES, ORDERS, RECOMPUTES, SCHEDULES, Strategies
@@ -185,8 +185,8 @@ def _pin_value(name: str, text: str) -> float:
 
 def duplicates(s: Strategies) -> npt.NDArray[np.bool_]:
     """Candidates that place every group exactly as an earlier order does, or shard exactly as plain ZeRO."""
-    strides = axis_strides(s)
-    placed = np.broadcast_arrays(s.order, *(np.where(getattr(s, axis) > 1, strides[axis], 0.0) for axis in AXES))[1:]
+    distances = (np.where(getattr(s, axis) > 1, axis_stride(axis, s), 0.0) for axis in AXES)
+    placed = np.broadcast_arrays(s.order, *distances)[1:]
     repeated = np.zeros(placed[0].shape, dtype=bool)
     for later in range(1, len(repeated)):
         for earlier in range(later):

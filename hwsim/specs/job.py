@@ -77,6 +77,8 @@ class Framework(Spec):
     """Buffers of each communicator (one per group with more than one member)."""
     allocator_slack: Ratio
     """Reserved over allocated, less one: fragmentation and cached blocks."""
+    compiled: bool = False
+    """Kernels are launched from graphs or a compiled program unless the job says otherwise."""
     kernel_dispatch: Seconds
     """Host time per eager kernel added by the framework's own Python."""
     band: dict[Literal["measured", "inherited", "datasheet"], Fraction]
@@ -98,7 +100,7 @@ class TrainingJob(Spec):
     """Update rule."""
     attention: AttentionName = "flash"
     """Fused FlashAttention, or scores written to memory."""
-    graphs: bool = False
-    """Kernels are launched from CUDA graphs or a compiled program."""
+    graphs: bool | None = None
+    """Kernels are launched from CUDA graphs or a compiled program; default: as the framework does."""
     framework: Framework
     """Habits of the training software."""

@@ -20,17 +20,23 @@ from hwsim.specs.strategy import Strategies
 
 @dataclass(frozen=True)
 class DataTraffic:
-    """Payloads of the collectives of one step (nccl-tests sizes) and how often each runs."""
+    """Payloads of the collectives that one device takes part in (nccl-tests sizes)."""
 
     all_reduce_bytes: Numeric
-    """Whole gradients over the data group, once (ZeRO 0)."""
+    """Whole gradients over the data group, once per step (ZeRO 0)."""
     reduce_scatter_bytes: Numeric
     """Gradients over the shard group."""
-    reduce_scatters: Numeric
     replica_bytes: Numeric
-    """Gradient shards over the replicas of a shard group, once (HSDP)."""
+    """Gradient shards over the replicas of a shard group, once per step (HSDP)."""
     all_gather_bytes: Numeric
     """Weights over the shard group."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How often each collective of the shard group runs per step."""
+
+    reduce_scatters: Numeric
     forward_gathers: Numeric
     backward_gathers: Numeric
 
@@ -41,15 +47,22 @@ def replicas(s: Strategies) -> Numeric:
 
 
 def gradient_traffic(parameters: Numeric, reduce_bytes: float, weight_bytes: float, s: Strategies) -> DataTraffic:
-    """Collectives that one device takes part in per step for its `parameters`."""
+    """Payloads for the `parameters` of one device."""
     sharded = np.where(s.zero > 0, 1.0, 0.0)
     gradients = 1.0 * parameters * reduce_bytes
     return DataTraffic(
         all_reduce_bytes=gradients * (1.0 - sharded),
         reduce_scatter_bytes=gradients * sharded,
-        reduce_scatters=np.where(s.zero >= 2, s.micro_batches, sharded),
         replica_bytes=np.where(replicas(s) > 1, gradients / s.shard * sharded, 0.0),
         all_gather_bytes=1.0 * parameters * weight_bytes * sharded,
+    )
+
+
+def rounds(s: Strategies) -> Rounds:
+    """Once per step for ZeRO 1, once per micro-batch where nobody holds a whole buffer."""
+    sharded = np.where(s.zero > 0, 1.0, 0.0)
+    return Rounds(
+        reduce_scatters=np.where(s.zero >= 2, s.micro_batches, sharded),
         forward_gathers=np.where(s.zero >= 3, s.micro_batches, sharded),
         backward_gathers=np.where(s.zero >= 3, s.micro_batches, 0.0),
     )

@@ -27,6 +27,14 @@ def send_bytes(residual_bytes: Numeric, s: Strategies) -> Numeric:
     return np.where(s.pp > 1, residual_bytes / s.tp, 0.0)
 
 
+def sends(s: Strategies) -> Numeric:
+    """Chunk boundaries over which the busiest stage sends per micro-batch: forward but for the last chunk of the model,
+    backward but for the first.
+    """
+    ends = np.where(s.pp > 2, 0.0, 1.0)
+    return np.where(s.pp > 1, 2.0 * s.vpp - ends, 0.0)
+
+
 def illegal(model: Model, s: Strategies) -> dict[str, Numeric]:
     """Reasons against a strategy, as masks."""
     chunks = s.pp * s.vpp
