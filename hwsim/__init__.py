@@ -1,0 +1,41 @@
+"""hwsim: will this Transformer fit, how fast will it train, what does it cost, what limits it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwsim.api import (
+        collective_time,
+        count_parameters,
+        estimate_training,
+        evaluate,
+        explain,
+        load_hardware,
+        load_model,
+        operator_time,
+        plan,
+    )
+
+__version__ = "0.1.0"
+__all__ = [
+    "__version__",
+    "collective_time",
+    "count_parameters",
+    "estimate_training",
+    "evaluate",
+    "explain",
+    "load_hardware",
+    "load_model",
+    "operator_time",
+    "plan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the facade on first use, so that ``import hwsim`` costs nothing."""
+    if name in __all__:
+        return getattr(import_module("hwsim.api"), name)
+    msg = f"module 'hwsim' has no attribute {name!r}"
+    raise AttributeError(msg)

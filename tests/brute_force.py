@@ -15,11 +15,14 @@ Conventions that hwsim chose and this file adopts (each could be chosen otherwis
   section 4.1: scatter/gather).
 * ZeRO 1 scatters gradients and gathers weights once per step, ZeRO 2 scatters every micro-batch, ZeRO 3 also gathers
   every micro-batch, forward and backward. Replicas of a shard group all-reduce their shards once per step.
-* Tied embeddings on two stages all-reduce their gradient (what a device keeps of it) once per step; counted as `dp`.
+* Tied embeddings on two stages all-reduce their gradient once per step, as much of it as a device holds (the shard with
+  ZeRO 2 and 3); counted as `dp`, as its time is.
 * Not counted, being scalars or vectors once per step: gradients of norms, row-parallel biases and position tables that
   sequence parallelism leaves partial over tp, those of key/value heads copied where tp exceeds them, the gradient norm.
-* Buffers: one communication bucket where dp x cp > 1; with ZeRO 3 two whole layers of weights and half-precision-of-the
-  -wire gradients; one layer run again plus the gradients of its widest tensors, or the logits, whichever is more.
+* Workspace: one communication bucket where dp x cp > 1; with ZeRO 3 two whole layers of weights and one of gradients;
+  what one layer drops and computes again plus its gradients, or all logits alive, whichever is more.
+* A group that splits unevenly over the domains of a tier (see `Step.nested`) is counted send by send here; hwsim takes
+  the group that is split worst, which is never less.
 """
 
 from __future__ import annotations
@@ -65,7 +68,13 @@ class Step:
     """One training step of `model` under `strategy`; `bytes_of` gives bytes per number, `domains` the tier sizes."""
 
     def __init__(
-        self, model: dict, strategy: dict, bytes_of: dict, domains: tuple[int | None, ...], flash: bool, mean_sets: bool = True
+        self,
+        model: dict,
+        strategy: dict,
+        bytes_of: dict,
+        domains: tuple[int | None, ...],
+        flash: bool,
+        mean_sets: bool = True,
     ) -> None:
         self.m, self.s, self.e, self.flash, self.mean_sets = model, strategy, bytes_of, flash, mean_sets
         s = strategy
@@ -104,7 +113,9 @@ class Step:
     def norm(self) -> Op:
         shift = self.m["norm"] == "layernorm" and self.m["norm_bias"]
         width = (self.m["hidden"],)
-        return Op(weights=[width, width] if shift else [width], saved=[((*self.residual_rows, *width), self.e["activation"])])
+        return Op(
+            weights=[width, width] if shift else [width], saved=[((*self.residual_rows, *width), self.e["activation"])]
+        )
 
     def mask(self) -> Op:
         shape = (*self.residual_rows, self.m["hidden"])
@@ -270,7 +281,7 @@ class Step:
     # ---- schedule and memory -----------------------------------------------------------------------------------------
 
     def schedule(self, stage: int) -> list[tuple[str, int, int]]:
-        """Forward and backward passes of a stage in Megatron's order: (F or B, n-th chunk of the stage, micro-batch)."""
+        """Forward and backward passes of a stage in Megatron's order: (F or B, which of its chunks, micro-batch)."""
         total, group = self.micro_batches * self.vpp, self.pp * self.vpp
         if self.s["schedule"] == "gpipe":
             warm_up = total
@@ -321,7 +332,9 @@ class Step:
             layers = mean_layers if self.mean_sets else Fraction(self.chunks[chunk])
             ends = sum(self.kept_bytes(op, False) for op, in_layer in self.chunk_ops(chunk) if not in_layer)
             sizes.append(layers * self.layer_kept_bytes() + ends)
-        return max(sum((n * sizes[chunk] for chunk, n in alive.items()), Fraction(0)) for alive in self.in_flight(stage))
+        return max(
+            sum((n * sizes[chunk] for chunk, n in alive.items()), Fraction(0)) for alive in self.in_flight(stage)
+        )
 
     def loss_bytes(self, stage: int) -> int:
         """Logits of every micro-batch between its loss and its backward pass."""
@@ -362,7 +375,7 @@ class Step:
     # ---- devices, groups and messages --------------------------------------------------------------------------------
 
     def fill_domains(self, sizes: tuple[int | None, ...]) -> list[int]:
-        """Devices in a domain of each tier: as many whole inner domains as divide the job evenly; the last holds all."""
+        """Devices in a domain of each tier: as many inner domains as divide the job evenly; the last holds all."""
         filled: list[int] = []
         inner = 1
         for size in sizes:
@@ -509,7 +522,7 @@ def ring(collective: str, size: int) -> Counter[tuple[int, int]]:
 
 def whole_parameters(model: dict) -> int:
     """Weights of the model on one device, tied ones once."""
-    alone = {axis: 1 for axis in ("tp", "pp", "vpp", "dp", "cp", "shard", "micro_batch", "global_batch", "seq_len")}
+    alone = dict.fromkeys(("tp", "pp", "vpp", "dp", "cp", "shard", "micro_batch", "global_batch", "seq_len"), 1)
     alone |= {"zero": 0, "recompute": "none", "sequence_parallel": False, "schedule": "1f1b", "order": "tp-cp-dp-pp"}
     each = dict.fromkeys(("activation", "operand"), 2)
     return Step(model, alone, each, (1,), flash=True).parameters(0)

@@ -123,7 +123,7 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     sets = pipeline.in_flight_chunks(s.pp, s.vpp, s.micro_batches, share.stage, s.schedule)
     saved = share.layers * blocks.layer.saved_bytes / s.vpp * sets
     interleaved = s.vpp > 1
-    first_sets = np.where(interleaved, np.minimum(2.0 * s.pp - 1.0, s.micro_batches), sets)
+    first_sets = np.where(interleaved, np.minimum(2.0 * s.pp, s.micro_batches), sets)
     start = share.embedding * blocks.embedding.saved_bytes * first_sets
     end = share.head * blocks.head.saved_bytes * np.where(interleaved, 1.0, sets)
     gathered = np.where(
@@ -132,7 +132,8 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     communicates = np.where(s.dp * s.cp > 1, framework.bucket_bytes, 0.0)
     buffers = gathered + communicates
     again = np.maximum(blocks.layer.whole_bytes - blocks.layer.saved_bytes, 0.0) + blocks.transient_bytes
-    loss = share.head * blocks.loss_bytes
+    waiting_losses = np.where(s.schedule == pipeline.GPIPE, s.micro_batches, 1.0)
+    loss = share.head * blocks.loss_bytes * waiting_losses
     workspace = buffers + np.maximum(loss, again)
     groups = sum(np.where(size > 1, 1.0, 0.0) for size in (s.tp, s.cp, s.dp, s.pp))
     parts = {

@@ -86,7 +86,7 @@ class TrainingColumns:
     traffic_bytes: dict[str, Numeric]
     """Sent per device and step, by axis."""
     flops_per_device: Numeric
-    """Executed by the matrix units per step."""
+    """Executed by the matrix units of the slowest stage per step."""
     gradients: DataTalk
 
     @property
@@ -149,15 +149,17 @@ class TrainingColumns:
     @property
     def traffic_tier_bytes(self) -> dict[str, Numeric]:
         """Sent per device and step, by network tier."""
-        groups, share = self.setting.network.step_groups(self.strategies), self.setting.network.tier_shares
-        sharded, in_shard = self.strategies.zero > 0, self.gradients.shard_bytes(self.strategies)
-        pairs = [(axis, self.traffic_bytes[axis]) for axis in ("tp", "cp", "pp")]
-        pairs += [("data", np.where(sharded, 0.0, in_shard)), ("shard", np.where(sharded, in_shard, 0.0))]
-        pairs += [("replica", self.gradients.replica_bytes)]
+        net, s, dp = self.setting.network, self.strategies, self.gradients
+        groups = net.step_groups(s)
+        data_group, shard = np.where(s.zero > 0, 0.0, dp.shard_bytes), np.where(s.zero > 0, dp.shard_bytes, 0.0)
+        parts = [(self.traffic_bytes["pp"], net.line_shares(groups["pp"], s.vpp))]
+        sent = {"tp": self.traffic_bytes["tp"], "cp": self.traffic_bytes["cp"], "data": data_group, "shard": shard}
+        sent |= {"replica": dp.replica_bytes, "send": dp.tied_bytes}
+        parts += [(value, net.ring_shares(groups[name])) for name, value in sent.items()]
         result: dict[str, Numeric] = {}
-        for name, sent in pairs:
-            for tier, part in share(groups[name]).items():
-                result[tier] = result.get(tier, 0.0) + sent * part
+        for value, shares in parts:
+            for tier, share in shares.items():
+                result[tier] = result.get(tier, 0.0) + value * share
         return result
 
 
@@ -170,7 +172,7 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
     """Time, memory and traffic of one step for every strategy. Legality is not asked here (see `illegal`)."""
     layer_keys = (s.tp, s.cp, axis_stride("cp", s), s.sequence_parallel, s.micro_batch, s.seq_len, s.recompute)
     blocks = per_distinct(lambda rows: stage_blocks(setting, rows), s, layer_keys)
-    data_keys = (s.tp, s.cp, s.dp, s.pp, s.vpp, s.order, s.zero, s.shard)
+    data_keys = (s.tp, s.cp, s.dp, s.pp, s.vpp, s.order, s.zero, s.shard, s.micro_batches)
     gradients = per_distinct(lambda rows: data_talk(setting, rows), s, data_keys)
     send_keys = (s.tp, s.cp, s.dp, s.pp, s.order, s.micro_batch, s.seq_len, s.sequence_parallel)
     sends = per_distinct(lambda rows: send_talk(setting, rows), s, send_keys)
@@ -201,10 +203,10 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
         memory_bound_s=steps * micro_batch.memory_bound_s + gradients.optimizer_s,
         memory=memory(blocks, shares, s, setting.job, setting.hardware.accelerator),
         traffic_bytes={
-            "tp": steps * busiest(blocks, shares, "tp_bytes"),
+            "tp": steps * busiest(blocks, shares, "tp_bytes", received(s, shares, sends.regather_bytes)),
             "pp": steps * pipeline_axis.sends(s) * sends.send_bytes,
-            "dp": gradients.shard_bytes(s) + gradients.replica_bytes,
-            "cp": steps * busiest(blocks, shares, "cp_bytes"),
+            "dp": gradients.shard_bytes + gradients.replica_bytes + gradients.tied_bytes,
+            "cp": steps * busiest(blocks, shares, "cp_bytes", {}),
             "ep": np.zeros_like(steps),
         },
         flops_per_device=steps * micro_batch.flops,
@@ -222,37 +224,54 @@ class DataTalk:
     all_gather_s: Numeric
     tied_s: Numeric
     """Gradients of tied embeddings, between first and last stage."""
-    all_reduce_bytes: Numeric
-    reduce_scatter_bytes: Numeric
+    shard_bytes: Numeric
+    """Sent per step inside the shard group (the whole data group where nothing is sharded) by the busiest stage."""
     replica_bytes: Numeric
-    all_gather_bytes: Numeric
+    """Sent per step between replicas of a shard."""
+    tied_bytes: Numeric
+    """Sent per step between first and last stage."""
     optimizer_s: Numeric
-
-    def shard_bytes(self, s: Strategies) -> Numeric:
-        """Sent per step inside the shard group, or the whole data group where nothing is sharded."""
-        count = data.rounds(s)
-        gathers = self.all_gather_bytes * (count.forward_gathers + count.backward_gathers)
-        return self.all_reduce_bytes + self.reduce_scatter_bytes * count.reduce_scatters + gathers
 
 
 def data_talk(setting: Setting, s: Strategies) -> DataTalk:
     """Cost the collectives of the data-parallel group and the weight update."""
     machine = Machine(setting.device, setting.network, setting.network.step_groups(s), 0.0)
     framework, precision = setting.job.framework, setting.precision
-    held = largest_stage_parameters(setting, s)
-    t = data.gradient_traffic(held, framework.reduce_bytes, precision.weight, s)
-    reduce = Collective("all_reduce", "data", t.all_reduce_bytes)
-    scatter = Collective("reduce_scatter", "shard", t.reduce_scatter_bytes)
-    replica = Collective("all_reduce", "replica", t.replica_bytes)
-    gather = Collective("all_gather", "shard", t.all_gather_bytes)
-    tied = Collective("all_reduce", "send", tied_parameters(setting, s) * framework.reduce_bytes * (s.pp > 1))
-    updated, state = held * data.kept_fraction(1, s), OPTIMIZER_STATE_BYTES[setting.job.optimizer]
+    tied_weights = tied_parameters(setting, s) * framework.reduce_bytes * (s.pp > 1) * data.kept_fraction(2, s)
+    tied = Collective("all_reduce", "send", tied_weights)
+    held, ends = stage_held(setting, s)
+    sent = [data_sent(setting, s, machine, mine, machine.sent_bytes(tied) * end) for mine, end in zip(held, ends, strict=True)]
+    busiest_sent = sent[0]
+    for other in sent[1:]:
+        more = sum(other) > sum(busiest_sent)
+        busiest_sent = tuple(np.where(more, new, old) for new, old in zip(other, busiest_sent, strict=True))
+    most = np.maximum(np.maximum(held[0], held[1]), held[2])
+    updated, state = most * data.kept_fraction(1, s), OPTIMIZER_STATE_BYTES[setting.job.optimizer]
     moved = adam_bytes(updated, framework.gradient_bytes, precision.master, state, precision.weight)
     return DataTalk(
-        *(machine.collective_s(work) for work in (reduce, scatter, replica, gather, tied)),
-        *(machine.sent_bytes(work) for work in (reduce, scatter, replica, gather)),
+        *(machine.collective_s(work) for work in (*data_collectives(setting, s, most), tied)),
+        *busiest_sent,
         optimizer_s=setting.device.seconds(Stream(moved)),
     )
+
+
+def data_collectives(setting: Setting, s: Strategies, held: Numeric) -> tuple[Collective, ...]:
+    """All-reduce, reduce-scatter, replica all-reduce and all-gather for a device with `held` parameters."""
+    t = data.gradient_traffic(held, setting.job.framework.reduce_bytes, setting.precision.weight, s)
+    return (
+        Collective("all_reduce", "data", t.all_reduce_bytes),
+        Collective("reduce_scatter", "shard", t.reduce_scatter_bytes),
+        Collective("all_reduce", "replica", t.replica_bytes),
+        Collective("all_gather", "shard", t.all_gather_bytes),
+    )
+
+
+def data_sent(setting: Setting, s: Strategies, machine: Machine, held: Numeric, tied: Numeric) -> tuple[Numeric, ...]:
+    """Bytes a device with `held` parameters sends per step: in its shard group, between replicas, for tied weights."""
+    count = data.rounds(s)
+    reduce, scatter, replica, gather = (machine.sent_bytes(work) for work in data_collectives(setting, s, held))
+    gathers = count.forward_gathers + count.backward_gathers
+    return reduce + scatter * count.reduce_scatters + gather * gathers, replica, tied
 
 
 @dataclass(frozen=True)
@@ -261,6 +280,8 @@ class SendTalk:
 
     send_s: Numeric
     send_bytes: Numeric
+    regather_bytes: Numeric
+    """Sent over tp to put a received boundary together again, without sequence parallelism."""
 
 
 def send_talk(setting: Setting, s: Strategies) -> SendTalk:
@@ -269,7 +290,8 @@ def send_talk(setting: Setting, s: Strategies) -> SendTalk:
     residual = s.micro_batch * s.seq_len / s.cp * setting.model.hidden * setting.precision.activation
     send = Collective("send_recv", "send", pipeline_axis.send_bytes(residual, s))
     regather = Collective("all_gather", "tp", residual * (1.0 - s.sequence_parallel) * (s.pp > 1))
-    return SendTalk(machine.collective_s(send) + machine.collective_s(regather), send.total_bytes)
+    seconds = machine.collective_s(send) + machine.collective_s(regather)
+    return SendTalk(seconds, send.total_bytes, machine.sent_bytes(regather))
 
 
 def tied_parameters(setting: Setting, s: Strategies) -> Numeric:
@@ -278,14 +300,13 @@ def tied_parameters(setting: Setting, s: Strategies) -> Numeric:
     return tensor.local_vocab(model.vocab, s) * (model.embedding_dim or model.hidden) * float(model.tied_embeddings)
 
 
-def largest_stage_parameters(setting: Setting, s: Strategies) -> Numeric:
-    """Parameters on a device of the stage that holds most."""
+def stage_held(setting: Setting, s: Strategies) -> tuple[list[Numeric], list[Numeric]]:
+    """Parameters on a device of each stage class, and whether that class holds an end of the model."""
     plan = block_plan(setting, s)
-    held = [total(part(plan), "parameters") for part in (block_ops.layer, block_ops.embedding, block_ops.head)]
-    most: Numeric = 0.0
-    for share in stage_shares(setting.model.layers, s).values():
-        most = np.maximum(most, stage_parameters(share, held, tied_parameters(setting, s)))
-    return most
+    blocks = [total(part(plan), "parameters") for part in (block_ops.layer, block_ops.embedding, block_ops.head)]
+    shares = stage_shares(setting.model.layers, s).values()
+    tied = tied_parameters(setting, s)
+    return [stage_parameters(share, blocks, tied) for share in shares], [np.maximum(share.embedding, share.head) for share in shares]
 
 
 def host_wait(setting: Setting, micro_batch: BlockCost) -> Numeric:
@@ -365,12 +386,18 @@ def block_s(block: BlockCost) -> Numeric:
     return block.forward_total_s + block.backward_total_s
 
 
-def busiest(blocks: StageBlocks, shares: dict[str, Share], field: str) -> Numeric:
-    """The largest value of a block quantity over the stages, per micro-batch."""
+def busiest(blocks: StageBlocks, shares: dict[str, Share], field: str, extra: dict[str, Numeric]) -> Numeric:
+    """The largest value of a block quantity (and what `extra` adds to a stage) over the stages, per micro-batch."""
     most: Numeric = 0.0
-    for share in shares.values():
-        most = np.maximum(most, share.of(*(getattr(part, field) for part in (blocks.layer, blocks.embedding, blocks.head))))
+    per_block = [getattr(part, field) for part in (blocks.layer, blocks.embedding, blocks.head)]
+    for name, share in shares.items():
+        most = np.maximum(most, share.of(*per_block) + extra.get(name, 0.0))
     return most
+
+
+def received(s: Strategies, shares: dict[str, Share], regather_bytes: Numeric) -> dict[str, Numeric]:
+    """Bytes each stage sends over tp per micro-batch to put its received boundaries together again."""
+    return {name: (2.0 * s.vpp - np.maximum(share.embedding, share.head)) * regather_bytes for name, share in shares.items()}
 
 
 def bubble(blocks: StageBlocks, s: Strategies, slowest: BlockCost, waiting_s: Numeric) -> Numeric:
@@ -378,4 +405,4 @@ def bubble(blocks: StageBlocks, s: Strategies, slowest: BlockCost, waiting_s: Nu
     total = blocks.layers * block_s(blocks.layer) + block_s(blocks.embedding) + block_s(blocks.head)
     backward_input = slowest.backward_total_s - slowest.weight_s + waiting_s
     parts = (slowest.forward_total_s, backward_input, slowest.weight_s)
-    return pipeline.bubble_s(parts, total + waiting_s * s.pp, s.pp, s.vpp, s.schedule)
+    return pipeline.bubble_s(parts, total + waiting_s * s.pp, s.pp, s.vpp, s.micro_batches, s.schedule)

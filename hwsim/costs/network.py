@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -56,14 +57,18 @@ class Network:
             inner = _inside(kind, group.size, link, members, inner)
         return np.where(np.asarray(total_bytes) > 0, result, 0.0)
 
-    def tier_shares(self, group: Group) -> dict[str, Numeric]:
-        """Share of what a device of the group sends, on average over its ring, that leaves through each tier."""
-        shares: dict[str, Numeric] = {}
-        inside: Numeric = 1.0
-        for link, members in zip(self.links, group.members, strict=True):
-            shares[link.tier.name] = topology.boundary_share(inside, members, group.size)
-            inside = members
-        return shares
+    def ring_shares(self, group: Group) -> dict[str, Numeric]:
+        """Share of what a device of the group sends round its ring that leaves through each tier."""
+        return self._shares(group, lambda inside, outside: topology.boundary_share(inside, outside, group.size))
+
+    def line_shares(self, group: Group, rounds: Numeric) -> dict[str, Numeric]:
+        """The same for a pipeline that goes round its stages `rounds` times."""
+        return self._shares(group, lambda inside, outside: topology.line_share(inside, outside, group.size, rounds))
+
+    def _shares(self, group: Group, share: Callable[[Numeric, Numeric], Numeric]) -> dict[str, Numeric]:
+        within = (1.0, *group.members)
+        pairs = zip(self.links, within, within[1:], strict=False)
+        return {link.tier.name: share(inside, outside) for link, inside, outside in pairs}
 
     def group(self, size: Numeric, stride: Numeric) -> Group:
         """Every `stride`-th device, `size` of them."""

@@ -93,6 +93,7 @@ def bubble_s(
     total_s: Numeric,
     pp: Numeric,
     vpp: Numeric,
+    micro_batches: Numeric,
     schedule: Numeric,
 ) -> Numeric:
     """Time per step that the slowest stage waits for the pipeline to fill and drain. [s]
@@ -103,15 +104,15 @@ def bubble_s(
         Forward, backward-for-inputs and backward-for-weights seconds of one micro-batch on the slowest stage. [s]
     total_s : numeric
         Forward plus backward of one micro-batch through all stages. [s]
-    pp, vpp : numeric
-        Stages, chunks per stage. [-]
+    pp, vpp, micro_batches : numeric
+        Stages, chunks per stage, micro-batches per step. [-]
     schedule : numeric
         Code: position in `SCHEDULES`. [-]
 
     Notes
     -----
     GPipe, 1F1B: the other stages' time for one micro-batch, ``(pp - 1)(F + B + W)`` for equal stages. Interleaving
-    divides it by `vpp`. ZB-H1 fills part of it with weight gradients: ``(pp - 1)(F + B - W)``. DualPipe feeds both
+    divides it by `vpp`; a last group of fewer than `pp` micro-batches leaves ``vpp - 1`` rounds partly empty. ZB-H1 fills part of it with weight gradients: ``(pp - 1)(F + B - W)``. DualPipe feeds both
     ends: ``(pp/2 - 1)(F&B + B - 3W)`` with F and B overlapped [2]_.
 
     References
@@ -121,7 +122,7 @@ def bubble_s(
 
     Examples
     --------
-    >>> float(bubble_s((1.0, 1.0, 1.0), 12.0, 4, 1, ONE_F_ONE_B)), float(bubble_s((1.0, 1.0, 1.0), 12.0, 4, 1, ZB_H1))
+    >>> float(bubble_s((1.0, 1.0, 1.0), 12.0, 4, 1, 8, ONE_F_ONE_B)), float(bubble_s((1.0, 1.0, 1.0), 12.0, 4, 1, 8, ZB_H1))
     (9.0, 3.0)
     """
     forward_s, input_s, weight_s = slowest
@@ -130,7 +131,8 @@ def bubble_s(
     shape = others_s / stage_s
     zero_bubble = shape * np.maximum(forward_s + input_s - weight_s, 0.0)
     dual = np.maximum(shape / 2.0 - 0.5, 0.0) * np.maximum(forward_s + 2.0 * input_s - weight_s, 0.0)
-    waiting = others_s / vpp
+    missing = np.mod(pp - np.mod(1.0 * micro_batches, pp), pp)
+    waiting = others_s / vpp + (vpp - 1.0) * missing * stage_s / vpp
     waiting = np.where(np.asarray(schedule) == ZB_H1, zero_bubble, waiting)
     waiting = np.where(np.asarray(schedule) == DUALPIPE, dual, waiting)
     return np.where(np.asarray(pp) > 1, waiting, 0.0)

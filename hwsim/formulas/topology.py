@@ -41,6 +41,8 @@ def members_within(domain: Numeric, stride: Numeric, size: Numeric) -> Numeric:
 def boundary_share(inside: Numeric, outside: Numeric, size: Numeric) -> Numeric:
     """Share of a ring's messages that cross from a domain with `inside` members into one with `outside`. [-]
 
+    On average over the members, for the group that is split worst.
+
     A ring visits the members domain by domain, so ``size / inside`` of its ``size`` hops leave a domain of the lower
     tier, and ``size / outside`` of those (when there is an outer domain at all) leave the upper one too.
 
@@ -58,6 +60,33 @@ def boundary_share(inside: Numeric, outside: Numeric, size: Numeric) -> Numeric:
     """
     crossing = 1.0 / inside - np.where(outside < size, 1.0 / outside, 0.0)
     return np.where(inside < size, crossing, 0.0)
+
+
+def line_share(inside: Numeric, outside: Numeric, size: Numeric, rounds: Numeric) -> Numeric:
+    """Share of a pipeline's sends that cross from a domain with `inside` stages into one with `outside`. [-]
+
+    The chunks of an interleaved pipeline lie on a line that goes round the stages `rounds` times.
+
+    Parameters
+    ----------
+    inside, outside : numeric
+        Stages in one domain of the tier below, and of the tier itself. [-]
+    size, rounds : numeric
+        Stages, and chunks per stage. [-]
+
+    Examples
+    --------
+    Four stages, two to a node: one of three boundaries leaves the node; twice round, three of seven.
+
+    >>> float(line_share(2, 4, 4, 1)) == 1 / 3, float(line_share(2, 4, 4, 2)) == 3 / 7
+    (True, True)
+    """
+    boundaries = np.maximum(1.0 * size * rounds - 1.0, 1.0)
+
+    def leaving(members: Numeric) -> Numeric:
+        return np.where(members < size, (1.0 * size * rounds / members - 1.0) / boundaries, 0.0)
+
+    return leaving(inside) - leaving(outside)
 
 
 def torus_share(size: Numeric, edge: Numeric, dimensions: Numeric, wraps: Numeric) -> Numeric:

@@ -38,7 +38,11 @@ class Plan:
     @cached_property
     def boundary(self) -> tensor.Boundary:
         """What a tensor-parallel region exchanges: the whole residual stream of a micro-batch."""
-        return tensor.boundary(self.sizes.tokens * self.model.hidden * self.formats.activation, self.s)
+        return self.boundary_of(self.model.hidden)
+
+    def boundary_of(self, width: int) -> tensor.Boundary:
+        """The same for a stream of another width."""
+        return tensor.boundary(self.sizes.tokens * width * self.formats.activation, self.s)
 
 
 def block_plan(model: Model, s: Strategies, formats: Formats, flash: bool, logit_bytes: float, logit_traffic_bytes: float) -> Plan:
@@ -99,8 +103,8 @@ def embedding(p: Plan) -> list[Operator]:
         parameters=table + positions,
     )
     return [
-        with_collectives(lookup, p.boundary.leave),
-        *([linear("embedding in", z.tokens, m.hidden, width, False, p.formats, z.tokens)] if m.embedding_dim else []),
+        with_collectives(lookup, p.boundary_of(width).leave),
+        *([linear("embedding in", z.residual_tokens, m.hidden, width, False, p.formats, z.residual_tokens)] if m.embedding_dim else []),
         *([norm("embedding norm", p, z.residual_tokens, m.hidden)] if m.embedding_norm else []),
     ]
 
@@ -119,8 +123,8 @@ def head(p: Plan) -> list[Operator]:
     )
     return [
         *([norm("final norm", p, z.residual_tokens, m.hidden)] if m.final_norm else []),
-        *([linear("embedding out", z.tokens, width, m.hidden, False, p.formats, z.tokens)] if m.embedding_dim else []),
-        with_collectives(logits, p.boundary.enter),
+        *([linear("embedding out", z.residual_tokens, width, m.hidden, False, p.formats, z.residual_tokens)] if m.embedding_dim else []),
+        with_collectives(logits, p.boundary_of(width).enter),
         loss,
     ]
 

@@ -22,6 +22,8 @@ DUPLICATE = "same as another candidate"
 CORE_CHUNK = 1 << 16
 ROWS_PER_CHUNK = 1 << 17
 FRONT_PROBES = 8
+HEADROOM = 0.04
+"""Share of device memory a plan leaves free, since estimates err and peaks vary."""
 Score = Callable[[TrainingColumns], npt.NDArray[np.float64]]
 
 
@@ -37,8 +39,12 @@ class Found:
     """Mesh to (score, reserved bytes, candidate index, space)."""
     front: list[tuple[float, float, float, int, Space]] = field(default_factory=list)
     """(step seconds, reserved bytes, devices, candidate index, space), not dominated."""
-    closest: tuple[float, int, Space] | None = None
-    """(reserved bytes, candidate index, space) of the candidate that needs least memory."""
+    closest_bytes: float = float("inf")
+    """Least memory that any legal candidate needs (a lower bound where none was worth costing)."""
+
+    def note_closest(self, needed_bytes: float) -> None:
+        """Remember how little memory a legal candidate can do with."""
+        self.closest_bytes = min(self.closest_bytes, needed_bytes)
 
     def reject(self, reason: str, count: int) -> None:
         """Count candidates rejected for `reason`."""
@@ -69,17 +75,18 @@ def _legal_cores(
         found.reject(reason, int(np.count_nonzero(bad)) * outer)
         alive = alive & ~bad
     kept = core_index[alive]
-    fits = _least_bytes(setting, space, s.take(alive)) <= _capacity(setting)
+    least = _least_bytes(setting, space, s.take(alive))
+    fits = least <= _capacity(setting)
     found.reject(OUT_OF_MEMORY, int(np.count_nonzero(~fits)) * outer)
-    if found.closest is None and len(kept):
-        least = _least_bytes(setting, space, s.take(alive))
-        found.closest = (float(least.min()), int(kept[int(least.argmin())]), space)
+    if len(kept) and not np.any(fits):
+        found.note_closest(float(least.min()))
     return kept[fits]
 
 
 def _capacity(setting: Setting) -> float:
+    """Memory a plan may use. [byte]"""
     memory = setting.hardware.accelerator.memory
-    return memory.visible or memory.capacity
+    return (memory.visible or memory.capacity) * (1.0 - HEADROOM)
 
 
 def _least_bytes(setting: Setting, space: Space, s: Strategies) -> npt.NDArray[np.float64]:
@@ -107,20 +114,40 @@ def _cost(setting: Setting, space: Space, core_index: npt.NDArray[np.int64], sco
     s = space.grid(core_index)
     shape = (*space.outer_shape, len(core_index))
     alive = np.ones(shape, dtype=bool)
-    _drop(found, alive, DUPLICATE, duplicates(s))
-    plain_shard = (space.shardings[:, 1] > 0) & (space.shardings[:, 0] > 0)
-    whole = plain_shard[:, None, None] & (s.shard == s.dp * s.cp) & (len(space.shardings) > 1)
-    _drop(found, alive, DUPLICATE, whole)
+    for reason, mask in unwanted(setting, space, s).items():
+        _drop(found, alive, reason, mask)
     for reason, mask in illegal(setting.model, s).items():
         _drop(found, alive, reason, mask)
     found.evaluated += int(np.count_nonzero(alive))
     columns = evaluate(setting, s)
     reserved = np.broadcast_to(columns.memory.reserved_bytes, shape)
-    _note_closest(space, core_index, reserved, alive, found)
-    _drop(found, alive, OUT_OF_MEMORY, ~columns.fits)
+    if np.any(alive):
+        found.note_closest(float(reserved[alive].min()))
+    _drop(found, alive, OUT_OF_MEMORY, columns.memory.reserved_bytes > _capacity(setting))
     found.feasible += int(np.count_nonzero(alive))
     _note_best(space, core_index, np.where(alive, score(columns), np.inf), reserved, s, found)
     _note_front(space, core_index, np.where(alive, columns.step_time_s, np.inf), reserved, found)
+
+
+def unwanted(setting: Setting, space: Space, s: Strategies) -> dict[str, npt.NDArray[np.bool_]]:
+    """Candidates that a plan leaves out though an estimate would take them: repeats, and what nobody runs."""
+    data_ranks = s.dp * s.cp
+    grouped = space.shardings[:, 1].reshape(1, 1, -1, 1, 1) > 0
+    plain = np.any(space.shardings[:, 1] == 0)
+    chunks = s.pp * s.vpp
+    layers = 1.0 * setting.model.layers
+    uneven = (np.mod(layers, chunks) != 0) & (np.mod(layers + 2.0, chunks) != 0)
+    return {
+        DUPLICATE: duplicates(s),
+        f"{DUPLICATE}: sequence parallelism without tp": (s.sequence_parallel > 0) & (s.tp == 1) & (len(space.sequence_parallels) > 1),
+        f"{DUPLICATE}: zero without dp or cp": (s.zero > 0) & (data_ranks == 1) & (len(space.shardings) > 1),
+        f"{DUPLICATE}: shard group as large as dp x cp": grouped & (s.shard == data_ranks) & plain,
+        "vpp splits the layers unevenly": (s.vpp > 1) & uneven,
+        "micro-batches do not divide by pp (interleaved)": (s.vpp > 1) & (np.mod(s.micro_batches, s.pp) != 0),
+        "zero stage is not run with a pipeline": (s.pp > 1)
+        & (s.zero > setting.job.framework.zero_with_pipeline)
+        & bool(np.any(space.shardings[:, 0] <= setting.job.framework.zero_with_pipeline)),
+    }
 
 
 def _drop(found: Found, alive: npt.NDArray[np.bool_], reason: str, mask: npt.NDArray[np.bool_]) -> None:
@@ -129,24 +156,6 @@ def _drop(found: Found, alive: npt.NDArray[np.bool_], reason: str, mask: npt.NDA
         before = int(np.count_nonzero(alive))
         np.logical_and(alive, ~np.broadcast_to(mask, alive.shape), out=alive)
         found.reject(reason, before - int(np.count_nonzero(alive)))
-
-
-def _note_closest(
-    space: Space,
-    core_index: npt.NDArray[np.int64],
-    reserved: npt.NDArray[np.float64],
-    alive: npt.NDArray[np.bool_],
-    found: Found,
-) -> None:
-    """Remember the legal candidate that needs least memory, while nothing fits."""
-    if found.feasible:
-        return
-    needed = np.where(alive, reserved, np.inf)
-    flat = int(needed.argmin())
-    least = float(needed.reshape(-1)[flat])
-    if np.isfinite(least) and (found.closest is None or not found.evaluated or least < found.closest[0] or found.closest[2] is not space):
-        *outer, core = np.unravel_index(flat, needed.shape)
-        found.closest = (least, int(space.flat_index(outer, core_index[core])), space)
 
 
 def _note_best(

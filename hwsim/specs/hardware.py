@@ -164,6 +164,8 @@ class Accelerator(Spec):
     """Of launch."""
     usual_cluster: Name | None = None
     """Cluster that an accelerator id stands for."""
+    usual_framework: Name = "megatron"
+    """Training software assumed when none is named."""
     peak: Peak
     memory: Memory
     compute_units: Count

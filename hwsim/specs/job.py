@@ -67,6 +67,8 @@ class Framework(Spec):
     """Parameter all-gathers run beside the forward pass."""
     overlap_pipeline: bool
     """Stage-to-stage sends of interleaved schedules run beside compute."""
+    zero_with_pipeline: Annotated[int, Field(ge=0, le=3)]
+    """Highest ZeRO stage a plan combines with pipeline stages."""
     interference: Ratio
     """Share of compute that a hidden communication takes away."""
     bucket_bytes: Bytes

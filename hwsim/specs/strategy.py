@@ -92,7 +92,7 @@ def strategies(**values: Any) -> Strategies:
     """Build `Strategies` from numbers, names, or arrays of them; what is left out gets a good engineer's default.
 
     Needs `devices`, `global_batch` and `seq_len`. `dp` follows from the devices. Defaults: no parallelism, micro-batch 1,
-    ZeRO 1, sequence parallelism wherever tp > 1, 1F1B (interleaved where vpp > 1), selective recompute off.
+    ZeRO 1 wherever dp x cp > 1, sequence parallelism wherever tp > 1, 1F1B (interleaved where vpp > 1), selective recompute off.
 
     Raises
     ------
@@ -106,7 +106,6 @@ def strategies(**values: Any) -> Strategies:
     given = {name: _column(name, value) for name, value in values.items() if value is not None}
     one = np.asarray(1.0)
     columns = {name: given.get(name, one) for name in ("tp", "pp", "vpp", "cp", "micro_batch")}
-    columns["zero"] = given.get("zero", one)
     columns["recompute"] = given.get("recompute", np.asarray(0.0))
     columns["order"] = given.get("order", np.asarray(0.0))
     columns |= {name: given[name] for name in ("devices", "global_batch", "seq_len")}
@@ -118,6 +117,7 @@ def strategies(**values: Any) -> Strategies:
         raise UsageError(msg) from None
     ranks = columns["tp"] * columns["pp"] * columns["cp"]
     columns["dp"] = given.get("dp", np.maximum(np.floor(columns["devices"] / ranks), 1.0))
+    columns["zero"] = given.get("zero", np.where(columns["dp"] * columns["cp"] > 1, 1.0, 0.0))
     columns["shard"] = given.get("shard", columns["dp"] * columns["cp"])
     columns["sequence_parallel"] = given.get("sequence_parallel", np.where(columns["tp"] > 1, 1.0, 0.0))
     interleaved, plain = float(SCHEDULES.index("interleaved")), float(SCHEDULES.index("1f1b"))

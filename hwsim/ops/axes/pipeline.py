@@ -39,14 +39,11 @@ def illegal(model: Model, s: Strategies) -> dict[str, Numeric]:
     """Reasons against a strategy, as masks."""
     chunks = s.pp * s.vpp
     interleaved = s.vpp > 1
-    wrong_schedule = interleaved != (s.schedule == pipeline.INTERLEAVED)
+    dual = s.schedule == pipeline.DUALPIPE
     return {
-        "fewer layers than pipeline chunks": (chunks > 1) & (chunks - 2.0 > model.layers) | (chunks > 2.0 * model.layers),
+        "fewer layers than pipeline chunks": (chunks > 2) & (chunks - 2.0 > model.layers) | (chunks == 2) & (model.layers < 2),
         "vpp needs pp > 1": interleaved & (s.pp == 1),
-        "vpp needs an even split of layers": interleaved & (np.mod(model.layers + 2.0, chunks) != 0)
-        & (np.mod(1.0 * model.layers, chunks) != 0),
-        "micro-batches do not divide by pp (interleaved)": interleaved & (np.mod(s.micro_batches, s.pp) != 0),
-        "schedule does not match vpp": wrong_schedule,
-        "dualpipe needs an even pp and 2 pp micro-batches": (s.schedule == pipeline.DUALPIPE)
+        "vpp > 1 is the interleaved schedule": interleaved & (s.schedule != pipeline.INTERLEAVED),
+        "dualpipe needs an even pp and 2 pp micro-batches": dual
         & ((np.mod(s.pp, 2.0) != 0) | (s.micro_batches < 2.0 * s.pp)),
     }

@@ -81,6 +81,5 @@ def illegal(model: Model, s: Strategies) -> dict[str, Numeric]:
     return {
         "tp does not divide heads and ffn": ~divides,
         "tp does not fit the kv heads": ~kv_fits,
-        "sequence parallelism needs tp > 1": (s.sequence_parallel > 0) & (s.tp == 1),
         "tp does not divide the sequence (sequence parallelism)": (s.sequence_parallel > 0) & ~tokens,
     }

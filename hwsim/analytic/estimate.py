@@ -1,0 +1,158 @@
+"""One training estimate as a frozen result: the JSON of the contract, a row of a frame, a text for a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwsim.analytic.training import TIME_PARTS, TRAFFIC_AXES, TrainingColumns
+from hwsim.specs.strategy import COLUMN_NAMES, plain_value
+from hwsim.units import GIB, TERA
+
+SCHEMA_VERSION = 1
+CONTRACT_STRATEGY = ("tp", "pp", "vpp", "dp", "cp", "ep", "etp", "zero", "shard", "micro_batch", "global_batch", "seq_len")
+ARRAYS = (
+    "step_time_s",
+    "tokens_per_s",
+    "mfu",
+    "hfu",
+    "flops_per_device",
+    "energy_j",
+    "cost_usd",
+    "memory_bound_s",
+    "model_flops",
+    "busy_s",
+)
+
+
+@dataclass(frozen=True)
+class TrainingEstimate:
+    """The answer for one strategy."""
+
+    values: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON that `hwsim estimate train --json` prints."""
+        return dict(self.values)
+
+    def __getattr__(self, name: str) -> Any:
+        values = self.__dict__.get("values", {})
+        if name in values:
+            return values[name]
+        raise AttributeError(name)
+
+    def __repr__(self) -> str:
+        v = self.values
+        gib = v["memory_reserved_bytes"] / GIB
+        return (
+            f"<TrainingEstimate {v['model']['name']} on {v['hardware']['devices']} x {v['hardware']['accelerator']}: "
+            f"step {v['step_time_s']:.4g} s, MFU {v['mfu']:.1%}, {gib:.1f} GiB, {'fits' if v['fits'] else 'does not fit'}>"
+        )
+
+
+def flat(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[Any]]:
+    """One value per strategy."""
+    return np.broadcast_to(np.asarray(value), shape).reshape(-1)
+
+
+def estimates(columns: TrainingColumns) -> list[TrainingEstimate]:
+    """Every strategy of `columns` as an estimate of its own."""
+    shape = columns.strategies.shape or (1,)
+    arrays = {name: flat(getattr(columns, name), shape) for name in ARRAYS}
+    parts = {part: flat(columns.time_s[part], shape) for part in TIME_PARTS}
+    traffic = {axis: flat(columns.traffic_bytes[axis], shape) for axis in TRAFFIC_AXES}
+    tiers = {tier: flat(value, shape) for tier, value in columns.traffic_tier_bytes.items()}
+    memory, phases = ({k: flat(v, shape) for k, v in part.items()} for part in (columns.memory.parts, columns.memory.phases))
+    stages = {name: flat(stage.allocated_bytes, shape) for name, stage in columns.memory.stages.items()}
+    reserved, fits = flat(columns.memory.reserved_bytes, shape), flat(columns.fits, shape)
+    rows = {name: flat(getattr(columns.strategies, name), shape) for name in COLUMN_NAMES}
+    result = []
+    for i in range(len(reserved)):
+        time_s = {part: float(parts[part][i]) for part in TIME_PARTS}
+        memory_bytes = {part: float(memory[part][i]) for part in memory}
+        strategy = {name: plain_value(name, float(rows[name][i])) for name in COLUMN_NAMES}
+        numbers = {name: float(arrays[name][i]) for name in ARRAYS}
+        values = _values(columns, strategy, time_s, memory_bytes, numbers)
+        values |= {
+            "fits": bool(fits[i]),
+            "memory_reserved_bytes": float(reserved[i]),
+            "memory_phases_bytes": {name: float(phases[name][i]) for name in phases},
+            "memory_stages_bytes": {name: float(stages[name][i]) for name in stages},
+            "traffic_bytes": {axis: float(traffic[axis][i]) for axis in TRAFFIC_AXES},
+            "traffic_tier_bytes": {tier: float(tiers[tier][i]) for tier in tiers},
+        }
+        result.append(TrainingEstimate({key: values[key] for key in _ORDER if key in values}))
+    return result
+
+
+_ORDER = (
+    "schema_version", "kind", "model", "hardware", "strategy", "job", "fits", "step_time_s", "step_time_low_s",
+    "step_time_high_s", "time_s", "tokens_per_s", "tokens_per_s_per_device", "model_tflops_per_device", "mfu", "hfu",
+    "memory_bytes", "memory_allocated_bytes", "memory_reserved_bytes", "memory_capacity_bytes", "memory_phases_bytes",
+    "memory_stages_bytes", "traffic_bytes", "traffic_tier_bytes", "flops_per_device", "energy_j", "cost_usd",
+    "bottleneck", "calibration",
+)  # fmt: skip
+
+
+def _values(
+    columns: TrainingColumns,
+    strategy: dict[str, Any],
+    time_s: dict[str, float],
+    memory_bytes: dict[str, float],
+    numbers: dict[str, float],
+) -> dict[str, Any]:
+    """The keys that follow from one row."""
+    setting = columns.setting
+    devices = int(strategy.pop("devices"))
+    job, hardware = setting.job, setting.hardware
+    status = hardware.accelerator.kernels.status
+    band, step = job.framework.band[status], sum(time_s[part] for part in TIME_PARTS)
+    named = {"ep": 1, "etp": 1, **strategy}
+    ordered = {name: named.pop(name) for name in CONTRACT_STRATEGY}
+    counts = setting.parameters
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "training",
+        "model": {"name": setting.model.name, "parameters": counts.total, "active_parameters": counts.active},
+        "hardware": {"name": hardware.name, "accelerator": hardware.accelerator.name, "devices": devices},
+        "strategy": {**ordered, **named, "precision": job.precision, "optimizer": job.optimizer},
+        "job": {"attention": job.attention, "graphs": job.graphs, "framework": job.framework.name},
+        "step_time_s": step,
+        "step_time_low_s": step * (1.0 - band),
+        "step_time_high_s": step * (1.0 + band),
+        "time_s": time_s,
+        "tokens_per_s": numbers["tokens_per_s"],
+        "tokens_per_s_per_device": numbers["tokens_per_s"] / devices,
+        "model_tflops_per_device": numbers["model_flops"] / numbers["step_time_s"] / devices / TERA,
+        "mfu": numbers["mfu"],
+        "hfu": numbers["hfu"],
+        "memory_bytes": memory_bytes,
+        "memory_allocated_bytes": sum(memory_bytes.values()),
+        "memory_capacity_bytes": columns.memory.capacity_bytes,
+        "flops_per_device": numbers["flops_per_device"],
+        "energy_j": numbers["energy_j"],
+        "cost_usd": numbers["cost_usd"] if np.isfinite(numbers["cost_usd"]) else None,
+        "bottleneck": bottleneck(columns, time_s, numbers),
+        "calibration": status,
+    }
+
+
+def bottleneck(columns: TrainingColumns, time_s: dict[str, float], numbers: dict[str, float]) -> str:
+    """Name what takes most of the step, and what would relieve it."""
+    memory_bound = min(numbers["memory_bound_s"], numbers["busy_s"])
+    inner, outer = columns.setting.network.links[0].tier.name, columns.setting.network.links[-1].tier.name
+    crosses = columns.setting.devices > columns.setting.network.links[0].domain
+    far = outer if crosses else inner
+    shares = {
+        "compute (matrix units)": numbers["busy_s"] - memory_bound,
+        "device memory bandwidth": memory_bound,
+        f"tensor-parallel communication ({inner})": time_s["tp"],
+        f"context-parallel communication ({inner})": time_s["cp"],
+        f"pipeline sends ({far})": time_s["pp"],
+        f"gradient and weight traffic ({far})": time_s["dp"],
+        "pipeline bubble": time_s["bubble"],
+        "host launches": time_s["launch"],
+    }
+    return max(shares, key=lambda name: shares[name])

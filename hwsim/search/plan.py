@@ -1,0 +1,262 @@
+"""The best ways to train a model on a cluster: search, rank, explain what was rejected and what would help."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwsim.analytic.estimate import SCHEMA_VERSION, TrainingEstimate, estimates
+from hwsim.analytic.training import Setting, TrainingColumns, evaluate
+from hwsim.errors import InfeasibleError
+from hwsim.search.space import Pins, Space, build_space
+from hwsim.search.training_search import HEADROOM, Found, search
+from hwsim.specs.hardware import Hardware
+from hwsim.specs.job import TrainingJob
+from hwsim.specs.model import Model
+from hwsim.units import DAY_S, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OBJECTIVES: Mapping[str, Callable[[TrainingColumns], Any]] = {
+    "throughput": lambda columns: columns.step_time_s,
+    "latency": lambda columns: columns.step_time_s,
+    "cost": lambda columns: columns.cost_usd,
+    "energy": lambda columns: columns.energy_j,
+}
+"""What is minimised, by name; the batch is given, so throughput and latency both mean the shortest step."""
+NUDGE = 1.1
+GROWTH_LIMIT = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search found."""
+
+    setting: Setting
+    objective: str
+    candidates: int
+    evaluated: int
+    feasible: int
+    elapsed_s: float
+    rejected: dict[str, int]
+    plans: tuple[TrainingEstimate, ...]
+    pareto: tuple[TrainingEstimate, ...]
+    helps: dict[str, float]
+    """Gain in throughput of the best plan from 10 % more of each resource."""
+    tokens: float | None
+    target_days: float | None
+
+    @property
+    def best(self) -> TrainingEstimate:
+        """The first plan."""
+        return self.plans[0]
+
+    def days(self, estimate: TrainingEstimate) -> float | None:
+        """Calendar days for the token budget, without interruptions."""
+        return None if self.tokens is None else self.tokens / estimate.tokens_per_s / DAY_S
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON that `hwsim plan --json` prints."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "task": "train",
+            "objective": self.objective,
+            "tokens": self.tokens,
+            "target_days": self.target_days,
+            "days": self.days(self.best),
+            "candidates": self.candidates,
+            "evaluated": self.evaluated,
+            "feasible": self.feasible,
+            "elapsed_s": self.elapsed_s,
+            "rejected": self.rejected,
+            "helps": self.helps,
+            "plans": [plan.to_dict() for plan in self.plans],
+            "pareto": [plan.to_dict() for plan in self.pareto],
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """The plans as a table, one row each."""
+        from hwsim.report.tables import frame
+
+        return frame(self.plans)
+
+    def explain(self) -> pd.DataFrame:
+        """The per-operator table of the best plan."""
+        import pandas as pd
+
+        from hwsim.analytic.explain import operator_rows
+
+        return pd.DataFrame(operator_rows(self.setting, strategy_of(self.best)))
+
+    def __repr__(self) -> str:
+        return f"<Plan: {self.feasible:,} of {self.candidates:,} candidates fit; best {self.best!r}>"
+
+
+def strategy_of(estimate: TrainingEstimate) -> Any:
+    """The strategy of an estimate as a one-row table."""
+    from hwsim.specs.strategy import COLUMN_NAMES, strategies
+
+    given = {name: value for name, value in estimate.strategy.items() if name in COLUMN_NAMES}
+    return strategies(devices=estimate.hardware["devices"], **{name: np.atleast_1d(value) for name, value in given.items()})
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of the planner."""
+
+    model: Model
+    hardware: Hardware
+    job: TrainingJob
+    devices: int
+    objective: str
+    top: int
+    pins: Pins
+    tokens: float | None
+    target_days: float | None
+
+
+def plan_training(request: Request) -> Plan:
+    """Search every legal strategy.
+
+    Raises
+    ------
+    InfeasibleError
+        If none fits, or none meets the deadline: says what binds, by how much, and the nearest change that fits.
+    """
+    started = time.perf_counter()
+    found = Found()
+    counts = device_counts(request)
+    for devices in counts:
+        _search(request, devices, found)
+    if not found.best:
+        raise InfeasibleError(_why(request, found))
+    ranked = sorted(found.best.values(), key=lambda item: (item[0], item[1]))
+    ranked = [item for item in ranked if item[3].devices == request.devices or request.target_days]
+    chosen = _detail(request, [(item[2], item[3]) for item in ranked[: max(request.top, 1) * 4]])
+    chosen = _on_time(request, chosen)
+    front = _detail(request, [(item[3], item[4]) for item in sorted(found.front, key=lambda point: point[:3])])
+    setting = Setting(request.model, request.hardware, request.job, chosen[0].hardware["devices"])
+    return Plan(
+        setting=setting,
+        objective=request.objective,
+        candidates=found.candidates,
+        evaluated=found.evaluated,
+        feasible=found.feasible,
+        elapsed_s=time.perf_counter() - started,
+        rejected=dict(sorted(found.rejected.items(), key=lambda item: -item[1])),
+        plans=tuple(chosen[: request.top]),
+        pareto=tuple(front),
+        helps=what_helps(setting, chosen[0]),
+        tokens=request.tokens,
+        target_days=request.target_days,
+    )
+
+
+def device_counts(request: Request) -> list[int]:
+    """The devices asked for, and halves of them down to one node: a plan may leave some idle."""
+    node = request.hardware.cluster.node.devices
+    counts = [request.devices]
+    while counts[-1] % 2 == 0 and counts[-1] // 2 >= node:
+        counts.append(counts[-1] // 2)
+    return counts[:4]
+
+
+def _search(request: Request, devices: int, found: Found) -> None:
+    setting = Setting(request.model, request.hardware, request.job, devices)
+    node = request.hardware.cluster.node.devices
+    space = build_space(request.model, devices, request.job.global_batch, request.job.seq_len, request.pins, node)
+    if space.candidates:
+        search(setting, space, OBJECTIVES[request.objective], found)
+
+
+def _detail(request: Request, candidates: Sequence[tuple[int, Space]]) -> list[TrainingEstimate]:
+    """Candidates as full estimates, in the order given."""
+    result: dict[int, TrainingEstimate] = {}
+    for devices in {space.devices for _, space in candidates}:
+        mine = [i for i, (_, space) in enumerate(candidates) if space.devices == devices]
+        space = candidates[mine[0]][1]
+        setting = Setting(request.model, request.hardware, request.job, devices)
+        rows = estimates(evaluate(setting, space.decode(np.array([candidates[i][0] for i in mine]))))
+        result.update(zip(mine, rows, strict=True))
+    return [result[i] for i in sorted(result)]
+
+
+def _on_time(request: Request, chosen: list[TrainingEstimate]) -> list[TrainingEstimate]:
+    """Plans that meet the deadline; InfeasibleError names the gap if none does."""
+    if request.target_days is None or request.tokens is None:
+        return chosen
+    needed = request.tokens / (request.target_days * DAY_S)
+    kept = [plan for plan in chosen if plan.tokens_per_s >= needed]
+    if kept:
+        return kept
+    fastest = max(chosen, key=lambda plan: float(plan.tokens_per_s))
+    days = request.tokens / fastest.tokens_per_s / DAY_S
+    factor = needed / fastest.tokens_per_s
+    msg = (
+        f"the deadline of {request.target_days:g} days is missed: the fastest plan on {request.devices} devices needs "
+        f"{show(days, 'days')}; about {factor:.2g} times the devices ({int(np.ceil(request.devices * factor))}) would do"
+    )
+    raise InfeasibleError(msg)
+
+
+def _why(request: Request, found: Found) -> str:
+    """Name what binds and the nearest change that fits."""
+    where = f"{request.model.name} on {request.devices} x {request.hardware.accelerator.name}"
+    memory = request.hardware.accelerator.memory
+    usable = (memory.visible or memory.capacity) * (1.0 - HEADROOM)
+    if not np.isfinite(found.closest_bytes):
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in sorted(found.rejected.items(), key=lambda r: -r[1])[:3])
+        pins = ", ".join(f"{name}={','.join(f'{v:g}' for v in values)}" for name, values in request.pins.items())
+        return f"{where}: no legal strategy{f' with {pins}' if pins else ''}: {reasons or 'the pinned sizes do not multiply to the devices'}"
+    needed = found.closest_bytes
+    return (
+        f"{where}: out of memory: the smallest strategy needs {show(needed, 'bytes')} a device of {show(usable, 'bytes')} "
+        f"({HEADROOM:.0%} of {show(memory.visible or memory.capacity, 'bytes')} kept free), {needed / usable:.2g} times too much. "
+        f"{_nearest_fix(request)}"
+    )
+
+
+def _nearest_fix(request: Request) -> str:
+    """Smallest doubling of the devices that fits."""
+    devices = request.devices
+    while devices < request.devices * GROWTH_LIMIT and devices < 10**6:
+        devices *= 2
+        found = Found()
+        _search(request, devices, found)
+        if found.best:
+            return f"Nearest fix: {devices} devices (--gpus {devices})."
+    return "No number of devices within reach fits: try a device with more memory, or fewer pins."
+
+
+def what_helps(setting: Setting, best: TrainingEstimate) -> dict[str, float]:
+    """Gain in throughput from 10 % more of each resource, the strategy kept; largest first."""
+    s = strategy_of(best)
+    base = float(evaluate(setting, s).step_time_s[0])
+    gains = {}
+    for name, hardware in _nudged(setting.hardware).items():
+        step = float(evaluate(Setting(setting.model, hardware, setting.job, setting.devices), s).step_time_s[0])
+        gains[name] = base / step - 1.0
+    return dict(sorted(gains.items(), key=lambda item: -item[1]))
+
+
+def _nudged(hardware: Hardware) -> dict[str, Hardware]:
+    """The hardware with 10 % more of one resource at a time."""
+    device, cluster = hardware.accelerator, hardware.cluster
+    peaks = {name: value * NUDGE for name, value in device.peak.model_dump().items() if value}
+    peak = device.model_copy(update={"peak": device.peak.model_copy(update=peaks)})
+    memory = device.memory.model_copy(update={"bandwidth": device.memory.bandwidth * NUDGE})
+    result = {
+        "matrix-unit peak": hardware.model_copy(update={"accelerator": peak}),
+        "memory bandwidth": hardware.model_copy(update={"accelerator": device.model_copy(update={"memory": memory})}),
+    }
+    for i, tier in enumerate(cluster.tiers):
+        share = cluster.node.nics * cluster.node.nic_bandwidth / cluster.node.devices
+        faster = tier.model_copy(update={"bandwidth": (tier.bandwidth or share) * NUDGE})
+        tiers = (*cluster.tiers[:i], faster, *cluster.tiers[i + 1 :])
+        result[f"{tier.name} bandwidth"] = hardware.model_copy(update={"cluster": cluster.model_copy(update={"tiers": tiers})})
+    return result
