@@ -25,6 +25,7 @@ from hwsim.specs.job import PRECISIONS, TrainingJob
 from hwsim.specs.library import Reference, load_framework, load_hardware, load_model, split_settings
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import COLUMN_NAMES, Strategies, strategies
+from hwsim.units import DAY_S
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,7 @@ def plan(
     pin: Sequence[str] = (),
     tokens: float | None = None,
     target_days: float | None = None,
+    target_tokens_per_s: float | None = None,
     settings: Sequence[str] = (),
     profiles: str | Path | None = None,
     **job: Any,
@@ -71,8 +73,9 @@ def plan(
         Plans to return, at most one per combination of tp, pp, cp and dp.
     pin
         Fixed columns such as ``"tp=8"`` or ``"recompute=full"``.
-    tokens, target_days
-        Token budget and deadline [day]; a deadline needs a budget and lets plans use fewer devices.
+    tokens, target_days, target_tokens_per_s
+        Token budget, deadline [day] and slowest throughput that will do [1/s]; a deadline needs a budget. With a target,
+        plans may leave devices idle.
     settings
         Overrides such as ``"accelerator.memory.bandwidth=4 TB/s"``.
     profiles
@@ -93,19 +96,20 @@ def plan(
     if objective not in OBJECTIVES:
         msg = f"objective {shorten(objective)} is none of {', '.join(OBJECTIVES)}{did_you_mean(objective, OBJECTIVES)}"
         raise UsageError(msg)
-    if target_days is not None and tokens is None:
-        msg = "target_days needs tokens: a deadline for which token budget?"
-        raise UsageError(msg)
-    for name, value in (("tokens", tokens), ("target_days", target_days)):
+    targets = {"tokens": tokens, "target_days": target_days, "target_tokens_per_s": target_tokens_per_s}
+    for name, value in targets.items():
         if value is not None and not 0 < value < 1e30:
             msg = f"{name}: must be a positive number, not {shorten(value)}"
             raise UsageError(msg)
+    if target_days is not None:
+        if tokens is None or target_tokens_per_s is not None:
+            msg = "target_days needs tokens (a deadline for which budget?) and excludes target_tokens_per_s"
+            raise UsageError(msg)
+        target_tokens_per_s = tokens / (target_days * DAY_S)
     _check_whole("top", top, 1000)
     setting = make_setting(model, hardware, gpus, settings=settings, profiles=profiles, **job)
-    request = Request(
-        setting.model, setting.hardware, setting.job, gpus, objective, top, parse_pins(pin), tokens, target_days
-    )
-    return plan_training(request)
+    shape = (setting.model, setting.hardware, setting.job, gpus)
+    return plan_training(Request(*shape, objective, top, parse_pins(pin), tokens, target_tokens_per_s))
 
 
 def make_setting(

@@ -111,24 +111,29 @@ def _trim(value: float, digits: int) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _scaled_text(value: float, steps: list[tuple[float, str]], digits: int) -> str:
-    if not math.isfinite(value):
-        return "n/a"
-    for scale, symbol in steps:
-        if abs(value) >= scale * (1 - 0.5 * 10.0**-digits):
-            return f"{_trim(value / scale, digits)} {symbol}".strip()
-    scale, symbol = steps[-1]
-    return f"{_trim(value / scale, digits)} {symbol}".strip()
+_SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
-_SI_STEPS = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")]
-_STEPS: dict[str, list[tuple[float, str]]] = {
-    "bytes": [(TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"), (1.0, "B")],
-    "s": [(DAY_S * 2, "days"), (HOUR_S, "h"), (MINUTE_S, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")],
-    "count": [(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (1.0, "")],
-    "usd": [(1e9, "B USD"), (1e6, "M USD"), (1e3, "k USD"), (0.01, "USD")],
-    "j": [(JOULES_PER_KWH * 1e6, "GWh"), (JOULES_PER_KWH * 1e3, "MWh"), (JOULES_PER_KWH, "kWh"), (1e3, "kJ"), (1.0, "J")],
+def _si(symbol: str) -> tuple[tuple[float, str], ...]:
+    return tuple((scale, f" {prefix}{symbol}") for scale, prefix in _SI)
+
+
+_STEPS: dict[str, tuple[tuple[float, str], ...]] = {
+    "bytes": ((TIB, " TiB"), (GIB, " GiB"), (MIB, " MiB"), (KIB, " KiB"), (1.0, " B")),
+    "bytes_per_s": _si("B/s"),
+    "flops_per_s": _si("FLOP/s"),
+    "flops": _si("FLOP"),
+    "w": _si("W"),
+    "hz": _si("Hz"),
+    "s": ((DAY_S, " days"), (HOUR_S, " h"), (MINUTE_S, " min"), (1.0, " s"), (1e-3, " ms"), (1e-6, " us"), (1e-9, " ns")),
+    "days": ((1.0, " days"),),
+    "count": ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (1.0, "")),
+    "usd": ((1e9, "B USD"), (1e6, "M USD"), (1e3, "k USD"), (1.0, " USD")),
+    "usd_per_s": ((1 / HOUR_S, " USD/h"),),
+    "j": ((1e6 * JOULES_PER_KWH, " GWh"), (1e3 * JOULES_PER_KWH, " MWh"), (JOULES_PER_KWH, " kWh"), (1e3, " kJ"), (1.0, " J")),
+    "fraction": ((0.01, "%"),),
 }
+"""Scales and symbols per dimension, largest first; a value takes the first scale it reaches."""
 
 
 def show(value: float, dimension: str, digits: int = 3) -> str:
@@ -140,26 +145,12 @@ def show(value: float, dimension: str, digits: int = 3) -> str:
     '80 GiB'
     >>> show(3.35e12, "bytes_per_s"), show(989.4e12, "flops_per_s"), show(0.0123, "s")
     ('3.35 TB/s', '989 TFLOP/s', '12.3 ms')
+    >>> show(15e12, "count"), show(float("nan"), "usd")
+    ('15T', 'n/a')
     """
-    if dimension == "days":
-        return "n/a" if not math.isfinite(value) else f"{_trim(value, digits)} days"
-    if dimension == "fraction":
-        return "n/a" if not math.isfinite(value) else f"{value * 100:.1f}%"
-    if dimension == "usd":
-        factor = dict((s, f) for f, s in _STEPS["usd"])
-        steps = _STEPS["usd"]
-        for scale, symbol in steps[:-1]:
-            if abs(value) >= scale:
-                return f"{_trim(value / factor[symbol], digits)} {symbol}"
-        return "n/a" if not math.isfinite(value) else f"{value:.2f} USD"
-    if dimension == "usd_per_s":
-        return f"{value * HOUR_S:.2f} USD/h"
-    suffix = {"bytes_per_s": "B/s", "flops_per_s": "FLOP/s", "w": "W", "hz": "Hz", "flops": "FLOP"}.get(dimension)
-    if suffix is not None:
-        return _scaled_text(value, [(scale, prefix + suffix) for scale, prefix in _SI_STEPS], digits)
+    if not math.isfinite(value):
+        return "n/a"
     steps = _STEPS[dimension]
-    if dimension == "s":
-        steps = [(DAY_S * 2, "days")] + steps[1:]
-        if abs(value) >= DAY_S * 2:
-            return f"{_trim(value / DAY_S, digits)} days"
-    return _scaled_text(value, steps, digits)
+    rounds_up = 1 - 0.5 * 10.0**-digits
+    scale, symbol = next((step for step in steps if abs(value) >= step[0] * rounds_up), steps[-1])
+    return f"{_trim(value / scale, digits)}{symbol}"

@@ -186,7 +186,7 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
         "recompute": steps * micro_batch.recompute_s,
         "tp": steps * (micro_batch.tp_forward_s + micro_batch.tp_backward_s),
         "cp": steps * (micro_batch.cp_forward_s + micro_batch.cp_backward_s),
-        "pp": exposed_sends(setting, s) * sends.send_s,
+        "pp": exposed_sends(setting, s, sends.send_s, micro_batch),
         "dp": exposed_data(setting, s, gradients, micro_batch),
         "bubble": bubble(blocks, s, micro_batch, waiting_s),
         "optimizer": gradients.optimizer_s,
@@ -317,11 +317,17 @@ def host_wait(setting: Setting, micro_batch: BlockCost) -> Numeric:
     return np.maximum(micro_batch.kernels * per_kernel_s - block_s(micro_batch), 0.0)
 
 
-def exposed_sends(setting: Setting, s: Strategies) -> Numeric:
-    """Chunk boundaries per step whose transfer nothing hides: fill and drain, and all others where nothing overlaps."""
-    steady = s.micro_batches * 2.0 * s.vpp
-    hidden = setting.job.framework.overlap_pipeline & (s.vpp > 1)
-    return np.where(hidden, 0.0, steady) + 2.0 * (s.pp - 1.0)
+def exposed_sends(setting: Setting, s: Strategies, send_s: Numeric, micro_batch: BlockCost) -> Numeric:
+    """Seconds per step of stage-to-stage sends that nothing hides.
+
+    One send each way per chunk and micro-batch; interleaved schedules run them beside the next chunk where the framework
+    overlaps them. Filling and draining hides none.
+    """
+    framework = setting.job.framework
+    beside = np.where(framework.overlap_pipeline & (s.vpp > 1), 1.0, 0.0) / s.vpp
+    forward = exposed_s(send_s, beside * micro_batch.forward_total_s, framework.interference)
+    backward = exposed_s(send_s, beside * micro_batch.backward_total_s, framework.interference)
+    return s.micro_batches * s.vpp * (forward + backward) + 2.0 * (s.pp - 1.0) * send_s
 
 
 def exposed_data(setting: Setting, s: Strategies, talk: DataTalk, micro_batch: BlockCost) -> Numeric:

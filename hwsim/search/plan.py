@@ -49,7 +49,7 @@ class Plan:
     helps: dict[str, float]
     """Gain in throughput of the best plan from 10 % more of each resource."""
     tokens: float | None
-    target_days: float | None
+    target_tokens_per_s: float | None
 
     @property
     def best(self) -> TrainingEstimate:
@@ -67,7 +67,7 @@ class Plan:
             "task": "train",
             "objective": self.objective,
             "tokens": self.tokens,
-            "target_days": self.target_days,
+            "target_tokens_per_s": self.target_tokens_per_s,
             "days": self.days(self.best),
             "candidates": self.candidates,
             "evaluated": self.evaluated,
@@ -117,7 +117,9 @@ class Request:
     top: int
     pins: Pins
     tokens: float | None
-    target_days: float | None
+    """Budget, for days and cost."""
+    target_tokens_per_s: float | None
+    """Slowest throughput that will do; plans may then use fewer devices."""
 
 
 def plan_training(request: Request) -> Plan:
@@ -136,7 +138,7 @@ def plan_training(request: Request) -> Plan:
     if not found.best:
         raise InfeasibleError(_why(request, found))
     ranked = sorted(found.best.values(), key=lambda item: (item[0], item[1]))
-    ranked = [item for item in ranked if item[3].devices == request.devices or request.target_days]
+    ranked = [item for item in ranked if item[3].devices == request.devices or request.target_tokens_per_s]
     chosen = _detail(request, [(item[2], item[3]) for item in ranked[: max(request.top, 1) * 4]])
     chosen = _on_time(request, chosen)
     front = _detail(request, [(item[3], item[4]) for item in sorted(found.front, key=lambda point: point[:3])])
@@ -153,7 +155,7 @@ def plan_training(request: Request) -> Plan:
         pareto=tuple(front),
         helps=what_helps(setting, chosen[0]),
         tokens=request.tokens,
-        target_days=request.target_days,
+        target_tokens_per_s=request.target_tokens_per_s,
     )
 
 
@@ -187,19 +189,22 @@ def _detail(request: Request, candidates: Sequence[tuple[int, Space]]) -> list[T
 
 
 def _on_time(request: Request, chosen: list[TrainingEstimate]) -> list[TrainingEstimate]:
-    """Plans that meet the deadline; InfeasibleError names the gap if none does."""
-    if request.target_days is None or request.tokens is None:
+    """Plans that are fast enough; InfeasibleError names the gap if none is."""
+    needed = request.target_tokens_per_s
+    if needed is None:
         return chosen
-    needed = request.tokens / (request.target_days * DAY_S)
     kept = [plan for plan in chosen if plan.tokens_per_s >= needed]
     if kept:
         return kept
-    fastest = max(chosen, key=lambda plan: float(plan.tokens_per_s))
-    days = request.tokens / fastest.tokens_per_s / DAY_S
-    factor = needed / fastest.tokens_per_s
+    fastest = max(float(plan.tokens_per_s) for plan in chosen)
+    asked, reached = (f"{show(rate, 'count')} tokens/s" for rate in (needed, fastest))
+    if request.tokens is not None:
+        asked = f"{show(request.tokens / needed / DAY_S, 'days')} ({asked})"
+        reached = f"{show(request.tokens / fastest / DAY_S, 'days')} ({reached})"
+    more = int(np.ceil(request.devices * needed / fastest))
     msg = (
-        f"the deadline of {request.target_days:g} days is missed: the fastest plan on {request.devices} devices needs "
-        f"{show(days, 'days')}; about {factor:.2g} times the devices ({int(np.ceil(request.devices * factor))}) would do"
+        f"the target of {asked} is missed: the fastest plan on {request.devices} devices takes {reached}. "
+        f"Nearest fix: about {more} devices (--gpus {more})."
     )
     raise InfeasibleError(msg)
 

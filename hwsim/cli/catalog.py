@@ -1,0 +1,91 @@
+"""`hwsim models` and `hwsim hardware`: list, show, check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from hwsim.cli import options as o
+from hwsim.cli.output import emit
+
+NameArgument = Annotated[str, typer.Argument(help="Preset, alias or file.")]
+PathArgument = Annotated[str, typer.Argument(help="File to check.")]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The three commands of one kind of preset."""
+
+    list: Callable[..., None]
+    show: Callable[..., None]
+    check: Callable[..., None]
+
+
+def list_models(out: o.FormatFlag = o.Format.TABLE, as_json: o.JsonFlag = False, output: o.OutFlag = None) -> None:
+    """List the model presets with their shapes and parameter counts. Example: hwsim models list"""
+    from hwsim.report import catalog
+
+    _emit_rows("models", catalog.model_rows(), catalog.MODEL_COLUMNS, (out, as_json, output))
+
+
+def list_hardware(
+    profiles: o.ProfilesFlag = None, out: o.FormatFlag = o.Format.TABLE, as_json: o.JsonFlag = False, output: o.OutFlag = None
+) -> None:
+    """List the accelerators with what is measured, inherited or data sheet. Example: hwsim hardware list"""
+    from hwsim.report import catalog
+
+    _emit_rows("hardware", catalog.hardware_rows(profiles), catalog.HARDWARE_COLUMNS, (out, as_json, output))
+
+
+def show_model(name: NameArgument, out: o.FormatFlag = o.Format.TABLE, as_json: o.JsonFlag = False, output: o.OutFlag = None) -> None:
+    """Show a model's shape and exact parameter counts. Example: hwsim models show 70b"""
+    from hwsim.report import catalog
+
+    values = catalog.model_values(name)
+    rows = [{"field": key, "value": value} for key, value in values.items()]
+    emit(lambda: values, lambda: [values], lambda: [catalog.table(rows, catalog.FIELD_COLUMNS)], (out, as_json, output))
+
+
+def show_hardware(
+    name: NameArgument,
+    profiles: o.ProfilesFlag = None,
+    out: o.FormatFlag = o.Format.TABLE,
+    as_json: o.JsonFlag = False,
+    output: o.OutFlag = None,
+) -> None:
+    """Show every value of an accelerator or cluster with its unit and source. Example: hwsim hardware show h100-sxm-80"""
+    from hwsim.report import catalog
+
+    files, rows = catalog.hardware_values(name, profiles)
+    data = {"schema_version": 1, "name": name, "files": files, "values": rows}
+    shown = [f"[dim]{path}[/dim]" for path in files]
+    emit(lambda: data, lambda: rows, lambda: [*shown, catalog.table(rows, catalog.VALUE_COLUMNS)], (out, as_json, output))
+
+
+def check_model(path: PathArgument) -> None:
+    """Check a model YAML or config.json. Example: hwsim models check ./config.json"""
+    import hwsim
+
+    counts = hwsim.count_parameters(path)
+    typer.echo(f"{path}: ok ({counts.total:,} parameters)")
+
+
+def check_hardware(path: PathArgument, profiles: o.ProfilesFlag = None) -> None:
+    """Check a hardware YAML. Example: hwsim hardware check my-chip.yaml"""
+    import hwsim
+
+    machine = hwsim.load_hardware(path, profiles)
+    typer.echo(f"{path}: ok (accelerator {machine.accelerator.name} in cluster {machine.cluster.name})")
+
+
+def _emit_rows(kind: str, rows: list[dict[str, Any]], columns: Any, wanted: tuple[o.Format, bool, str | None]) -> None:
+    from hwsim.report import catalog
+
+    emit(lambda: {"schema_version": 1, kind: rows}, lambda: rows, lambda: [catalog.table(rows, columns)], wanted)
+
+
+MODELS = Catalog(list_models, show_model, check_model)
+HARDWARE = Catalog(list_hardware, show_hardware, check_hardware)

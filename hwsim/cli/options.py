@@ -1,0 +1,88 @@
+"""Flags that several commands share, and completion of names."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+
+class Format(str, Enum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def _models(incomplete: str) -> list[str]:
+    from hwsim.specs.library import MODELS, aliases, names
+
+    return [name for name in (*names(MODELS), *aliases()) if name.startswith(incomplete.lower())]
+
+
+def _hardware(incomplete: str) -> list[str]:
+    from hwsim.specs.library import ACCELERATORS, CLUSTERS, names
+
+    return [name for kind in (ACCELERATORS, CLUSTERS) for name in names(kind) if name.startswith(incomplete.lower())]
+
+
+def count(text: str | None) -> float | None:
+    """Read 15T, 300B, 1.5e12 as a number."""
+    from hwsim.errors import UsageError
+    from hwsim.units import parse
+
+    if text is None:
+        return None
+    try:
+        return parse(text, "count")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+WORK, MACHINE, JOB, OUTPUT = "Model and machine", "Strategy", "Job", "Output"
+
+ModelFlag = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="Preset, alias, model YAML, or Hugging Face config.json.", autocompletion=_models, rich_help_panel=WORK
+    ),
+]
+HardwareFlag = Annotated[
+    str,
+    typer.Option("--hardware", help="Accelerator or cluster preset, or a YAML.", autocompletion=_hardware, rich_help_panel=WORK),
+]
+GpusFlag = Annotated[int, typer.Option("--gpus", "--devices", "--chips", help="How many devices.", rich_help_panel=WORK)]
+SetFlag = Annotated[
+    list[str],
+    typer.Option(
+        "--set", help='Override a field: accelerator.memory.bandwidth="4 TB/s", model.layers=40. Repeatable.', rich_help_panel=WORK
+    ),
+]
+ProfilesFlag = Annotated[
+    str | None, typer.Option("--profiles", help="Folder of hardware profiles to look in first.", rich_help_panel=WORK)
+]
+FrameworkFlag = Annotated[
+    str | None, typer.Option("--framework", help="Training software assumed: megatron, ...", rich_help_panel=JOB)
+]
+PrecisionFlag = Annotated[
+    str | None, typer.Option("--precision", help="Compute format: fp32 tf32 bf16 fp16 fp8.", rich_help_panel=JOB)
+]
+BatchFlag = Annotated[
+    int | None, typer.Option("--global-batch", help="Sequences per optimizer step (default: about 4 Mi tokens).", rich_help_panel=JOB)
+]
+SeqFlag = Annotated[int | None, typer.Option("--seq-len", help="Tokens per sequence (default: 8192 or the model's).", rich_help_panel=JOB)]
+AttentionFlag = Annotated[str | None, typer.Option("--attention", help="flash or unfused.", rich_help_panel=JOB)]
+OptimizerFlag = Annotated[str | None, typer.Option("--optimizer", help="adam.", rich_help_panel=JOB)]
+GraphsFlag = Annotated[
+    bool | None, typer.Option("--graphs/--no-graphs", help="Launch kernels from CUDA graphs.", rich_help_panel=JOB)
+]
+FormatFlag = Annotated[Format, typer.Option("--format", help="How to print.", rich_help_panel=OUTPUT)]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Short for --format json.", rich_help_panel=OUTPUT)]
+OutFlag = Annotated[str | None, typer.Option("-o", "--output", help="Write to a file instead of stdout.", rich_help_panel=OUTPUT)]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Keep the flags that were given."""
+    return {name: value for name, value in values.items() if value is not None}

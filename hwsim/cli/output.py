@@ -1,0 +1,76 @@
+"""Print a result, or write it to a file all at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hwsim.cli.options import Format
+from hwsim.errors import UsageError, shorten
+
+
+def emit(
+    data: Callable[[], Any],
+    rows: Callable[[], Sequence[Mapping[str, Any]]],
+    table: Callable[[], Sequence[Any]],
+    wanted: tuple[Format, bool, str | None],
+) -> None:
+    """Print one result: `data` for JSON, `rows` for CSV, `table` (things rich can print) for people."""
+    how, as_json, path = wanted
+    how = Format.JSON if as_json else how
+    if how is Format.TABLE and path is None:
+        from hwsim.report.terminal import print_all
+
+        print_all(table())
+        return
+    text = _text(how, data, rows, table)
+    if path is None:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    else:
+        write_file(Path(path), text)
+
+
+def _text(how: Format, data: Callable[[], Any], rows: Callable[[], Any], table: Callable[[], Any]) -> str:
+    from hwsim.report.tables import to_csv, to_json
+
+    if how is Format.JSON:
+        return to_json(data()) + "\n"
+    if how is Format.CSV:
+        return to_csv(rows())
+    from hwsim.report.terminal import as_text
+
+    return as_text(table())
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write to a temporary file beside `path`, then rename: never half a file.
+
+    Raises
+    ------
+    UsageError
+        If the path cannot be written.
+    """
+    try:
+        if path.is_dir():
+            msg = f"-o {shorten(path, 200)}: is a folder"
+            raise UsageError(msg)
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", text=True)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+    except OSError as error:
+        msg = f"-o {shorten(path, 200)}: {error.strerror or error}"
+        raise UsageError(msg) from None
+    except ValueError:
+        msg = f"-o {shorten(path, 200)}: is no file name"
+        raise UsageError(msg) from None

@@ -1,0 +1,154 @@
+"""Lists and sheets of models and hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from hwsim.errors import InputFileError
+from hwsim.ops.count import parameters
+from hwsim.report.plan import simple_table
+from hwsim.specs.base import Quantity
+from hwsim.specs.hardware import Accelerator, Cluster, Source
+from hwsim.specs.library import ACCELERATORS, CLUSTERS, MODELS, find, load_hardware, load_model, names
+from hwsim.units import show
+
+Columns = Mapping[str, str]
+MODEL_COLUMNS = {
+    "name": "", "title": "", "parameters": "count", "layers": "", "hidden": "", "heads": "", "kv_heads": "", "ffn": "", "vocab": "",
+    "max_positions": "",
+}  # fmt: skip
+HARDWARE_COLUMNS = {
+    "name": "", "title": "", "memory_bytes": "bytes", "bandwidth_bytes_per_s": "bytes_per_s", "half_peak_flops_per_s": "flops_per_s",
+    "tdp_w": "w", "rent_usd_per_s": "usd_per_s", "cluster": "", "kernels": "", "network": "", "year": "",
+}  # fmt: skip
+FIELD_COLUMNS = {"field": "", "value": ""}
+VALUE_COLUMNS = {"field": "", "shown": "", "kind": "", "source": ""}
+HEADERS = {
+    "memory_bytes": "memory", "bandwidth_bytes_per_s": "bandwidth", "half_peak_flops_per_s": "bf16/fp16", "tdp_w": "TDP",
+    "rent_usd_per_s": "rent", "max_positions": "context", "shown": "value",
+}  # fmt: skip
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """Every model preset with its shape."""
+    return [model_values(name) for name in names(MODELS)]
+
+
+def model_values(reference: str) -> dict[str, Any]:
+    """A model's shape and parameter counts, as `hwsim models show --json` prints them."""
+    model = load_model(reference)
+    counts = parameters(model)
+    head = {
+        "schema_version": 1,
+        "name": model.name,
+        "title": model.title,
+        "parameters": counts.total,
+        "active_parameters": counts.active,
+        "non_embedding_parameters": counts.non_embedding,
+        "matmul_parameters": counts.matmul,
+        "layer_parameters": counts.layer,
+    }
+    return head | {name: value for name, value in model.model_dump().items() if name not in head}
+
+
+def hardware_rows(profiles: str | None) -> list[dict[str, Any]]:
+    """Every accelerator with its main figures; one that does not load says so instead of hiding the others."""
+    rows = []
+    for name in names(ACCELERATORS, profiles):
+        try:
+            machine = load_hardware(name, profiles)
+        except InputFileError as error:
+            rows.append(dict.fromkeys(HARDWARE_COLUMNS) | {"name": name, "title": f"broken: {error.problems[0]}"})
+            continue
+        device, cluster = machine.accelerator, machine.cluster
+        rows.append(
+            {
+                "name": name,
+                "title": device.title,
+                "memory_bytes": device.memory.capacity,
+                "bandwidth_bytes_per_s": device.memory.bandwidth,
+                "half_peak_flops_per_s": device.peak.bf16 or device.peak.fp16,
+                "tdp_w": device.power.tdp,
+                "rent_usd_per_s": device.price.rent,
+                "cluster": cluster.name,
+                "kernels": device.kernels.status,
+                "network": cluster.tiers[0].status,
+                "year": device.year,
+            }
+        )
+    return rows
+
+
+def hardware_values(reference: str, profiles: str | None) -> tuple[list[str], list[dict[str, Any]]]:
+    """Every value of an accelerator and its cluster (or a cluster and its accelerator), with unit and source."""
+    machine = load_hardware(reference, profiles)
+    rows = [*spec_rows("accelerator", machine.accelerator), *spec_rows("cluster", machine.cluster)]
+    pairs = ((ACCELERATORS, machine.accelerator.name), (CLUSTERS, machine.cluster.name))
+    files = [str(path) for kind, name in pairs if (path := find(kind, name, profiles))]
+    return files, rows
+
+
+def spec_rows(root: str, spec: Accelerator | Cluster) -> list[dict[str, Any]]:
+    """One row per value of a spec: path, value in SI, unit, text for a person, and where it was read."""
+    rows = []
+    for path, value, dimension in _leaves(spec, ()):
+        if path[0] == "sources" or value in (None, "", ()) or path[-2:-1] == ("source",):
+            continue
+        source = _source(spec.sources, path)
+        shown = show(value, dimension) if dimension else f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
+        field = ".".join((root, *path))
+        rows.append(
+            {"field": field, "value": value, "unit": dimension, "shown": shown, "kind": source.kind, "source": source.text}
+        )
+    return rows
+
+
+def _source(sources: Mapping[str, Source], path: tuple[str, ...]) -> Source:
+    """The source of the longest prefix of a path, else the default."""
+    for end in range(len(path), 0, -1):
+        if ".".join(path[:end]) in sources:
+            return sources[".".join(path[:end])]
+    return sources.get("default", Source(kind="assumed", text="no source given"))
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
+    """Walk a spec down to its plain values, with the dimension of each quantity."""
+    if isinstance(value, BaseModel):
+        for name, field in type(value).model_fields.items():
+            inner = getattr(value, name)
+            quantity = next((m for m in (*field.metadata, *_metadata(field.annotation)) if isinstance(m, Quantity)), None)
+            if quantity is not None and isinstance(inner, float):
+                yield (*path, name), inner, quantity.dimension
+            else:
+                yield from _leaves(inner, (*path, name))
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, (*path, str(name)))
+    elif isinstance(value, tuple):
+        for i, inner in enumerate(value):
+            name = getattr(inner, "name", None) or getattr(inner, "algorithm", None)
+            yield from _leaves(inner, (*path, f"{i}" if name is None else f"{name}" if hasattr(inner, "name") else f"{i}-{name}"))
+    else:
+        yield path, value, ""
+
+
+def _metadata(annotation: Any) -> Iterator[Any]:
+    yield from getattr(annotation, "__metadata__", ())
+    for inner in get_args(annotation):
+        if not isinstance(inner, Quantity):
+            yield from _metadata(inner)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> Any:
+    """Rows as a table for a person: quantities with their unit, missing values as n/a."""
+    shown = [{HEADERS.get(name, name.replace("_", " ")): _cell(row.get(name), columns[name]) for name in columns} for row in rows]
+    return simple_table(shown) if shown else "nothing found"
+
+
+def _cell(value: Any, dimension: str) -> str:
+    if value is None:
+        return "n/a"
+    return show(float(value), dimension) if dimension else str(value)

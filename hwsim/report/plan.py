@@ -1,0 +1,214 @@
+"""The terminal answers of plan, estimate and explain: one screen each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hwsim.report.terminal import bar
+from hwsim.units import DAY_S, show
+
+if TYPE_CHECKING:
+    from hwsim.analytic.estimate import TrainingEstimate
+    from hwsim.search.plan import Plan
+
+BAR = 24
+NEGLIGIBLE = 0.002
+TRILLION = 1e12
+NAMES = {
+    "tp": "tensor-parallel comm", "cp": "context-parallel comm", "pp": "pipeline sends", "dp": "gradient/weight comm",
+    "bubble": "pipeline bubble", "launch": "waiting for host",
+}  # fmt: skip
+
+
+def plan_view(plan: Plan, call: Mapping[str, Any]) -> list[Any]:
+    """The answer in a line, the best plan with its bars, what binds, what helps, the runners-up, what was rejected."""
+    best = plan.best
+    return [
+        f"[bold]{headline(plan)}[/bold]\n",
+        f"[bold]Best plan[/bold]   {strategy_line(best)}",
+        f"            {job_line(best)}\n",
+        bars(best),
+        f"\n[bold]Limited by[/bold]  {best.bottleneck}",
+        f"[bold]Would help[/bold]  {helps_line(plan)}",
+        f"[bold]Costs[/bold]       {cost_line(plan)}",
+        *([] if len(plan.plans) < 2 else ["", runners_up(plan)]),
+        f"\n[bold]Considered[/bold]  {considered_line(plan)}",
+        f"[bold]Python[/bold]      [cyan]{python_call(call)}[/cyan]",
+    ]
+
+
+def headline(plan: Plan) -> str:
+    """The answer in one line."""
+    best = plan.best
+    budget = plan.tokens or TRILLION
+    days = budget / best.tokens_per_s / DAY_S
+    return (
+        f"{plan.setting.model.title or best.model['name']} on {best.hardware['devices']:,} × "
+        f"{plan.setting.hardware.accelerator.title or best.hardware['accelerator']}: {show(best.tokens_per_s, 'count')} tokens/s, "
+        f"MFU {best.mfu:.0%}, {show(budget, 'count')} tokens in {show(days, 'days')}"
+    )
+
+
+def strategy_line(estimate: TrainingEstimate) -> str:
+    """The strategy in words."""
+    s = estimate.strategy
+    sizes = " · ".join(f"{name} {s[name]}" for name in ("tp", "pp", "vpp", "cp", "dp") if s[name] > 1) or "one device"
+    zero = f" · ZeRO {s['zero']}" + (f" over {s['shard']}" if s["shard"] < s["dp"] * s["cp"] else "") if s["zero"] else ""
+    parts = [f"micro-batch {s['micro_batch']}", f"recompute {s['recompute']}"]
+    parts += ["sequence parallel"] if s["sequence_parallel"] else []
+    parts += [s["schedule"]] if s["schedule"] not in ("1f1b", "interleaved") else []
+    return f"{sizes}{zero} · {' · '.join(parts)}"
+
+
+def job_line(estimate: TrainingEstimate) -> str:
+    """The batch and the formats."""
+    s, job = estimate.strategy, estimate.job
+    return (
+        f"batch {s['global_batch']:,} × {s['seq_len']:,} tokens · {s['precision']} · {s['optimizer']} · "
+        f"{job['attention']} attention · {job['framework']} · placed {s['order']}"
+    )
+
+
+def bars(estimate: TrainingEstimate) -> Any:
+    """Memory against capacity and the time split, side by side."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 4))
+    grid.add_row(memory_bars(estimate), time_bars(estimate))
+    return grid
+
+
+def memory_bars(estimate: TrainingEstimate) -> Any:
+    """Parts of memory on the worst device; slack is what the allocator reserves beyond them."""
+    capacity, reserved = estimate.memory_capacity_bytes, estimate.memory_reserved_bytes
+    parts = {**estimate.memory_bytes, "slack": reserved - estimate.memory_allocated_bytes}
+    title = f"Memory {show(reserved, 'bytes')} of {show(capacity, 'bytes')} a device"
+    return _bars(title, {name: (value, show(value, "bytes")) for name, value in parts.items()}, capacity)
+
+
+def time_bars(estimate: TrainingEstimate) -> Any:
+    """Exposed parts of a step."""
+    step = estimate.step_time_s
+    title = f"Step {show(step, 's')} ± {estimate.step_time_high_s / step - 1:.0%} (kernels {estimate.calibration})"
+    parts = {NAMES.get(name, name): (value, show(value, "s")) for name, value in estimate.time_s.items()}
+    return _bars(title, {name: part for name, part in parts.items() if part[0] > NEGLIGIBLE * step}, step)
+
+
+def _bars(title: str, parts: Mapping[str, tuple[float, str]], whole: float) -> Any:
+    from rich.table import Table
+
+    grid = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True, style="cyan")
+    for name, (value, text) in parts.items():
+        grid.add_row(name, text, bar(value, whole, BAR))
+    return grid
+
+
+def helps_line(plan: Plan) -> str:
+    """Throughput gained from 10 % more of each resource."""
+    gains = [f"{name} {gain:+.1%}" for name, gain in plan.helps.items() if gain > 0.0005][:4]
+    return f"10 % more of: {', '.join(gains)}" if gains else "10 % more of any one resource changes nothing"
+
+
+def cost_line(plan: Plan) -> str:
+    """Rent and energy for the token budget, or for a trillion tokens."""
+    best, budget = plan.best, plan.tokens or TRILLION
+    steps = budget / (best.strategy["global_batch"] * best.strategy["seq_len"])
+    rent = "rent unknown" if best.cost_usd is None else f"{show(best.cost_usd * steps, 'usd')} rent"
+    hours = budget / best.tokens_per_s / 3600 * best.hardware["devices"]
+    return f"{rent} · {show(best.energy_j * steps, 'j')} · {show(hours, 'count')} device-hours for {show(budget, 'count')} tokens"
+
+
+def runners_up(plan: Plan) -> Any:
+    """The plans as a table."""
+    several = len({p.hardware["devices"] for p in plan.plans}) > 1
+    rows = [
+        {
+            "#": i,
+            **({"devices": p.hardware["devices"]} if several else {}),
+            **{name: p.strategy[name] for name in ("tp", "pp", "vpp", "cp", "dp", "zero")},
+            "micro": p.strategy["micro_batch"],
+            "recompute": p.strategy["recompute"],
+            "step": show(p.step_time_s, "s"),
+            "tokens/s": show(p.tokens_per_s, "count"),
+            "MFU": f"{p.mfu:.1%}",
+            "memory": show(p.memory_reserved_bytes, "bytes"),
+            "limited by": p.bottleneck.split(" (")[0],
+        }
+        for i, p in enumerate(plan.plans, 1)
+    ]
+    return simple_table(rows)
+
+
+def simple_table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A table with numbers to the right and words to the left."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for name in rows[0]:
+        words = all(isinstance(row[name], str) and not row[name][:1].isdigit() for row in rows)
+        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    return table
+
+
+def considered_line(plan: Plan) -> str:
+    """How many candidates there were and why most were rejected."""
+    reasons: dict[str, int] = {}
+    for reason, count in plan.rejected.items():
+        short = reason.split(":")[0]
+        reasons[short] = reasons.get(short, 0) + count
+    top = sorted(reasons.items(), key=lambda item: -item[1])[:4]
+    why = "; ".join(f"{reason} {count:,}" for reason, count in top)
+    return f"{plan.candidates:,} candidates in {show(plan.elapsed_s, 's', 2)}, {plan.feasible:,} fit. Rejected: {why}"
+
+
+def python_call(call: Mapping[str, Any]) -> str:
+    """The same question in Python."""
+    return f"hwsim.plan({', '.join(f'{name}={value!r}' for name, value in call.items())})"
+
+
+def estimate_view(estimate: TrainingEstimate) -> list[Any]:
+    """One strategy: the answer, memory and time bars, traffic."""
+    verdict = "fits" if estimate.fits else "[red]does not fit[/red]"
+    head = (
+        f"{estimate.model['name']} on {estimate.hardware['devices']:,} × {estimate.hardware['accelerator']}: "
+        f"{show(estimate.step_time_s, 's')} a step, {show(estimate.tokens_per_s, 'count')} tokens/s, "
+        f"MFU {estimate.mfu:.1%}, HFU {estimate.hfu:.1%}, {verdict}"
+    )
+    tiers = ", ".join(f"{tier} {show(sent, 'bytes')}" for tier, sent in estimate.traffic_tier_bytes.items() if sent)
+    axes = ", ".join(f"{axis} {show(sent, 'bytes')}" for axis, sent in estimate.traffic_bytes.items() if sent)
+    return [
+        f"[bold]{head}[/bold]\n",
+        f"[bold]Strategy[/bold]    {strategy_line(estimate)}",
+        f"            {job_line(estimate)}\n",
+        bars(estimate),
+        f"\n[bold]Limited by[/bold]  {estimate.bottleneck}",
+        f"[bold]Sends[/bold]       {axes or 'nothing'} a device and step" + (f" ({tiers})" if tiers else ""),
+    ]
+
+
+def explain_view(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The operators of a micro-batch on one device."""
+    shown = [
+        {
+            "block": f"{row['block']} ×{row['count']}" if row["count"] > 1 else row["block"],
+            "operator": row["operator"],
+            "phase": "fwd" if row["phase"] == "forward" else "bwd",
+            "work": row["work"],
+            "FLOPs": show(row["flops"], "flops") if row["flops"] else "-",
+            "memory": show(row["memory_bytes"], "bytes") if row["memory_bytes"] else "-",
+            "wire": show(row["wire_bytes"], "bytes") if row["wire_bytes"] else "-",
+            "time": show(row["time_s"], "s"),
+            "bound": row["bound"],
+            "% of limit": f"{row['limit_fraction']:.0%}",
+            "source": row["source"],
+        }
+        for row in rows
+    ]
+    return ["One micro-batch on one device; % of limit is the data-sheet roofline over the time.", simple_table(shown)]

@@ -1,0 +1,56 @@
+"""Printing for people: colour on a terminal, plain text elsewhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_WIDTH = 118
+FULL, EMPTY = "█", "░"
+ASCII = str.maketrans({FULL: "#", EMPTY: ".", "·": "-", "–": "-", "×": "x", "─": "-", "━": "-", "…": "."})
+
+
+def print_all(things: Sequence[Any]) -> None:
+    """Print to stdout: with colour on a terminal, as plain text of a fixed width elsewhere."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        console = Console(highlight=False)
+        for thing in things:
+            console.print(thing)
+        return
+    text = as_text(things)
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(ASCII).encode(encoding, "replace").decode(encoding)
+    sys.stdout.write(text)
+
+
+def as_text(things: Sequence[Any]) -> str:
+    """The same as plain text."""
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    console: Console = Console(file=buffer, width=PLAIN_WIDTH, highlight=False, color_system=None, legacy_windows=False)
+    for thing in things:
+        console.print(thing)
+    return "".join(line.rstrip() + "\n" for line in buffer.getvalue().splitlines())
+
+
+def bar(part: float, whole: float, width: int) -> str:
+    """A bar of `width` cells, filled in proportion.
+
+    Examples
+    --------
+    >>> bar(1, 2, 4)
+    '██░░'
+    """
+    filled = round(width * min(max(part / whole, 0.0), 1.0)) if whole > 0 else 0
+    return FULL * filled + EMPTY * (width - filled)
