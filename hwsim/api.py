@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from hwsim.analytic.estimate import TrainingEstimate, estimates
-from hwsim.analytic.training import Setting, illegal
+from hwsim.analytic.estimate import TrainingEstimate, estimates, frame
+from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import evaluate as evaluate_columns
+from hwsim.analytic.training import illegal
 from hwsim.costs.compute import device
 from hwsim.costs.network import network
 from hwsim.errors import InfeasibleError, UsageError, did_you_mean, shorten
@@ -74,8 +75,8 @@ def plan(
     pin
         Fixed columns such as ``"tp=8"`` or ``"recompute=full"``.
     tokens, target_days, target_tokens_per_s
-        Token budget, deadline [day] and slowest throughput that will do [1/s]; a deadline needs a budget. With a target,
-        plans may leave devices idle.
+        Token budget, deadline [day] and slowest throughput that will do [1/s]; a deadline needs a budget. With a
+        target, plans may leave devices idle.
     settings
         Overrides such as ``"accelerator.memory.bandwidth=4 TB/s"``.
     profiles
@@ -140,7 +141,9 @@ def make_setting(
     try:
         asked = TrainingJob(seq_len=length, global_batch=batch, framework=habits, **given)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg'][:1].lower()}{p['msg'][1:]}" for p in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, p['loc']))}: {p['msg'][:1].lower()}{p['msg'][1:]}" for p in error.errors()
+        )
         raise UsageError(problems) from None
     setting = Setting(spec, machine, asked, gpus)
     device(machine.accelerator, PRECISIONS[asked.precision].compute)
@@ -190,16 +193,18 @@ def estimate_training(
     UsageError, InputFileError
         For wrong arguments and files, and for strategies that are not legal.
     """
-    columns = {name: arguments.pop(name) for name in COLUMN_NAMES if arguments.get(name) is not None and name != "devices"}
-    scalar = {name: columns[name] for name in ("global_batch", "seq_len") if name in columns and np.ndim(columns[name]) == 0}
+    columns = {
+        name: arguments.pop(name) for name in COLUMN_NAMES if arguments.get(name) is not None and name != "devices"
+    }
+    scalar = {
+        name: columns[name] for name in ("global_batch", "seq_len") if name in columns and np.ndim(columns[name]) == 0
+    }
     setting = make_setting(model, hardware, gpus, settings=settings, profiles=profiles, **scalar, **arguments)
     table = any(np.ndim(value) for value in columns.values())
     base = {"global_batch": setting.job.global_batch, "seq_len": setting.job.seq_len}
     s = strategies(devices=gpus, **{**base, **columns})
     _refuse_illegal(setting, s)
     if table:
-        from hwsim.report.tables import frame
-
         return frame(estimates(evaluate_columns(setting, s.take(slice(None)))))
     return estimates(evaluate_columns(setting, s))[0]
 
@@ -211,7 +216,10 @@ def _refuse_illegal(setting: Setting, s: Strategies) -> None:
     if len(rows):
         row, shown = int(rows[0]), s.row(int(rows[0]))
         broken = "; ".join(reason for reason, mask in masks.items() if mask[row])
-        values = " ".join(f"{name}={shown[name]}" for name in ("tp", "pp", "vpp", "dp", "cp", "micro_batch", "global_batch", "seq_len"))
+        values = " ".join(
+            f"{name}={shown[name]}"
+            for name in ("tp", "pp", "vpp", "dp", "cp", "micro_batch", "global_batch", "seq_len")
+        )
         where = f"strategy {row}: " if s.shape else ""
         msg = f"{where}{broken} (devices={shown['devices']} {values} zero={shown['zero']} shard={shown['shard']})"
         raise UsageError(msg)
@@ -247,11 +255,15 @@ def evaluate(
     if len(counts) > 1:
         parts = [columns.take(np.flatnonzero(np.broadcast_to(columns.devices, columns.shape) == n)) for n in counts]
         index = [np.flatnonzero(np.broadcast_to(columns.devices, columns.shape) == n) for n in counts]
-        frames = [evaluate(model, hardware, part, **job).set_index(rows) for part, rows in zip(parts, index, strict=True)]
+        frames = [
+            evaluate(model, hardware, part, **job).set_index(rows) for part, rows in zip(parts, index, strict=True)
+        ]
         return pd.concat(frames).sort_index()
     first = {name: int(np.max(getattr(columns, name))) for name in ("global_batch", "seq_len")}
     setting = make_setting(model, hardware, int(counts[0]), **{**job, **first})
-    pieces = [_evaluated(setting, columns.take(slice(i, i + CHUNK_ROWS))) for i in range(0, columns.shape[0], CHUNK_ROWS)]
+    pieces = [
+        _evaluated(setting, columns.take(slice(i, i + CHUNK_ROWS))) for i in range(0, columns.shape[0], CHUNK_ROWS)
+    ]
     return pd.DataFrame({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]})
 
 
@@ -270,7 +282,11 @@ def _table(given: Any) -> Strategies:
             msg = f"the table of strategies lacks {', '.join(missing)}"
             raise UsageError(msg)
         columns = strategies(**values)
-    return columns.take(slice(None)) if columns.shape else strategies(**{n: np.atleast_1d(getattr(columns, n)) for n in COLUMN_NAMES})
+    return (
+        columns.take(slice(None))
+        if columns.shape
+        else strategies(**{n: np.atleast_1d(getattr(columns, n)) for n in COLUMN_NAMES})
+    )
 
 
 def _evaluated(setting: Setting, s: Strategies) -> dict[str, npt.NDArray[Any]]:
@@ -280,10 +296,17 @@ def _evaluated(setting: Setting, s: Strategies) -> dict[str, npt.NDArray[Any]]:
         broken = broken | mask
     values: dict[str, Any] = {name: getattr(s, name) for name in COLUMN_NAMES}
     values |= {"legal": ~broken, "fits": result.fits & ~broken, "step_time_s": result.step_time_s}
-    values |= {name: getattr(result, name) for name in ("tokens_per_s", "mfu", "hfu", "energy_j", "cost_usd", "flops_per_device")}
+    values |= {
+        name: getattr(result, name)
+        for name in ("tokens_per_s", "mfu", "hfu", "energy_j", "cost_usd", "flops_per_device")
+    }
     values["memory_allocated_bytes"] = result.memory.allocated_bytes
     values["memory_reserved_bytes"] = result.memory.reserved_bytes
-    for name, parts in (("time_s", result.time_s), ("memory_bytes", result.memory.parts), ("traffic_bytes", result.traffic_bytes)):
+    for name, parts in (
+        ("time_s", result.time_s),
+        ("memory_bytes", result.memory.parts),
+        ("traffic_bytes", result.traffic_bytes),
+    ):
         values |= {f"{name}.{part}": value for part, value in parts.items()}
     return {name: np.broadcast_to(value, s.shape) for name, value in values.items()}
 
@@ -294,7 +317,9 @@ def explain(
     """List the operators behind an estimate, one micro-batch on one device (see hwsim.analytic.explain)."""
     from hwsim.analytic.explain import operator_rows
 
-    columns = {name: arguments.pop(name) for name in COLUMN_NAMES if arguments.get(name) is not None and name != "devices"}
+    columns = {
+        name: arguments.pop(name) for name in COLUMN_NAMES if arguments.get(name) is not None and name != "devices"
+    }
     given = {name: columns[name] for name in ("global_batch", "seq_len") if name in columns}
     setting = make_setting(model, hardware, gpus, **given, **arguments)
     base = {"global_batch": setting.job.global_batch, "seq_len": setting.job.seq_len}
@@ -344,7 +369,7 @@ def operator_time(hardware: HardwareLike, operator: str, *, dtype: str = "bf16",
     return _plain(device(load_hardware(hardware).accelerator, dtype).seconds(work))
 
 
-def collective_time(hardware: HardwareLike, collective: str, *, bytes: Any, devices: Any) -> Any:  # noqa: A002
+def collective_time(hardware: HardwareLike, collective: str, *, bytes: Any, devices: Any) -> Any:
     """Seconds the models use for one collective over neighbouring devices, for scalars or arrays.
 
     Parameters

@@ -26,7 +26,17 @@ def _scaled(*symbols: str, prefixes: dict[str, float] = _DECIMAL, factor: float 
 
 
 _BYTES = _scaled("B") | _scaled("B", prefixes=_BINARY)
-_TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0, "d": 86400.0, "y": 31557600.0}
+_TIME = {
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ns": 1e-9,
+    "min": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+    "y": 31557600.0,
+}
 
 DIMENSIONS: dict[str, dict[str, float]] = {
     "bytes": _BYTES,
@@ -125,12 +135,26 @@ _STEPS: dict[str, tuple[tuple[float, str], ...]] = {
     "flops": _si("FLOP"),
     "w": _si("W"),
     "hz": _si("Hz"),
-    "s": ((DAY_S, " days"), (HOUR_S, " h"), (MINUTE_S, " min"), (1.0, " s"), (1e-3, " ms"), (1e-6, " us"), (1e-9, " ns")),
+    "s": (
+        (DAY_S, " days"),
+        (HOUR_S, " h"),
+        (MINUTE_S, " min"),
+        (1.0, " s"),
+        (1e-3, " ms"),
+        (1e-6, " us"),
+        (1e-9, " ns"),
+    ),
     "days": ((1.0, " days"),),
     "count": ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (1.0, "")),
     "usd": ((1e9, "B USD"), (1e6, "M USD"), (1e3, "k USD"), (1.0, " USD")),
     "usd_per_s": ((1 / HOUR_S, " USD/h"),),
-    "j": ((1e6 * JOULES_PER_KWH, " GWh"), (1e3 * JOULES_PER_KWH, " MWh"), (JOULES_PER_KWH, " kWh"), (1e3, " kJ"), (1.0, " J")),
+    "j": (
+        (1e6 * JOULES_PER_KWH, " GWh"),
+        (1e3 * JOULES_PER_KWH, " MWh"),
+        (JOULES_PER_KWH, " kWh"),
+        (1e3, " kJ"),
+        (1.0, " J"),
+    ),
     "fraction": ((0.01, "%"),),
 }
 """Scales and symbols per dimension, largest first; a value takes the first scale it reaches."""

@@ -17,7 +17,7 @@ SMALL = 4096
 
 
 def per_distinct(function: Callable[[Strategies], T], s: Strategies, keys: Sequence[npt.NDArray[np.float64]]) -> T:
-    """Give ``function(s)``, computed once per distinct row of `keys` (columns that decide it) where `s` is a long table.
+    """Give ``function(s)``, computed once per distinct row of `keys`, the columns that decide it, in a long table.
 
     The result is the same to the last bit: every formula is element-wise. Open grids are passed through, since
     broadcasting already computes each term at the shape of what it depends on.
@@ -30,7 +30,8 @@ def per_distinct(function: Callable[[Strategies], T], s: Strategies, keys: Seque
     exact = all(np.array_equal(column[first][inverse], column) for column in columns)
     if not exact or len(first) > shape[0] // 2:
         return function(s)
-    return _gather(function(s.take(first)), inverse, len(first))
+    gathered: T = _gather(function(s.take(first)), inverse, len(first))
+    return gathered
 
 
 def _hash(columns: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.uint64]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,8 +12,24 @@ from hwsim.analytic.training import TIME_PARTS, TRAFFIC_AXES, TrainingColumns
 from hwsim.specs.strategy import COLUMN_NAMES, plain_value
 from hwsim.units import GIB, TERA
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SCHEMA_VERSION = 1
-CONTRACT_STRATEGY = ("tp", "pp", "vpp", "dp", "cp", "ep", "etp", "zero", "shard", "micro_batch", "global_batch", "seq_len")
+CONTRACT_STRATEGY = (
+    "tp",
+    "pp",
+    "vpp",
+    "dp",
+    "cp",
+    "ep",
+    "etp",
+    "zero",
+    "shard",
+    "micro_batch",
+    "global_batch",
+    "seq_len",
+)
 ARRAYS = (
     "step_time_s",
     "tokens_per_s",
@@ -48,7 +65,7 @@ class TrainingEstimate:
         gib = v["memory_reserved_bytes"] / GIB
         return (
             f"<TrainingEstimate {v['model']['name']} on {v['hardware']['devices']} x {v['hardware']['accelerator']}: "
-            f"step {v['step_time_s']:.4g} s, MFU {v['mfu']:.1%}, {gib:.1f} GiB, {'fits' if v['fits'] else 'does not fit'}>"
+            f"step {v['step_time_s']:.4g} s, MFU {v['mfu']:.1%}, {gib:.1f} GiB, fits: {v['fits']}>"
         )
 
 
@@ -64,7 +81,9 @@ def estimates(columns: TrainingColumns) -> list[TrainingEstimate]:
     parts = {part: flat(columns.time_s[part], shape) for part in TIME_PARTS}
     traffic = {axis: flat(columns.traffic_bytes[axis], shape) for axis in TRAFFIC_AXES}
     tiers = {tier: flat(value, shape) for tier, value in columns.traffic_tier_bytes.items()}
-    memory, phases = ({k: flat(v, shape) for k, v in part.items()} for part in (columns.memory.parts, columns.memory.phases))
+    memory, phases = (
+        {k: flat(v, shape) for k, v in part.items()} for part in (columns.memory.parts, columns.memory.phases)
+    )
     stages = {name: flat(stage.allocated_bytes, shape) for name, stage in columns.memory.stages.items()}
     reserved, fits = flat(columns.memory.reserved_bytes, shape), flat(columns.fits, shape)
     rows = {name: flat(getattr(columns.strategies, name), shape) for name in COLUMN_NAMES}
@@ -156,3 +175,28 @@ def bottleneck(columns: TrainingColumns, time_s: dict[str, float], numbers: dict
         "host launches": time_s["launch"],
     }
     return max(shares, key=lambda name: shares[name])
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots.
+
+    Examples
+    --------
+    >>> flatten({"a": 1, "b": {"c": 2}})
+    {'a': 1, 'b.c': 2}
+    """
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result |= flatten(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def frame(estimates: Sequence[TrainingEstimate]) -> pd.DataFrame:
+    """One row per estimate; nested keys become dotted columns, the strategy's stand without prefix."""
+    import pandas as pd
+
+    rows = [flatten(estimate.to_dict()) for estimate in estimates]
+    return pd.DataFrame([{key.removeprefix("strategy."): value for key, value in row.items()} for row in rows])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hwsim.analytic.blocks import Machine
-from hwsim.analytic.training import Setting, block_plan
+from hwsim.analytic.setting import Setting, block_plan
 from hwsim.ops import block as block_ops
 from hwsim.ops.work import Collective, Gemm, Work
 from hwsim.specs.strategy import Strategies
@@ -51,7 +51,7 @@ def _row(setting: Setting, machine: Machine, work: Work) -> dict[str, Any] | Non
         hidden = " (hidden)" if work.hidden else ""
         what = f"{work.kind} over {work.axis}{hidden}"
         status = link.tier.status
-        return _filled(what, 0.0, 0.0, sent, seconds, f"{link.tier.name} and beyond", limit, status)
+        return _filled(what, 0.0, 0.0, sent, seconds, link.tier.name, limit, status)
     seconds = float(np.max(machine.device.seconds(work)))
     limit = float(np.max(machine.device.limit_s(work))) / seconds if seconds else 0.0
     waits = float(np.max(machine.device.memory_bound_s(work))) > 0
@@ -61,7 +61,14 @@ def _row(setting: Setting, machine: Machine, work: Work) -> dict[str, Any] | Non
 
 
 def _filled(
-    work: str, flops: float, memory_bytes: float, wire_bytes: float, time_s: float, bound: str, limit: float, source: str
+    work: str,
+    flops: float,
+    memory_bytes: float,
+    wire_bytes: float,
+    time_s: float,
+    bound: str,
+    limit: float,
+    source: str,
 ) -> dict[str, Any]:
     return {
         "work": work,

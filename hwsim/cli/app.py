@@ -18,7 +18,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings=CONTEXT,
-    help="Will this Transformer fit, how fast will it train, what does it cost, what limits it - on any GPU or TPU cluster.",
+    help="Will this Transformer fit, how fast will it train, what does it cost, what limits it - on any GPU or TPU "
+    "cluster.",
     epilog="Try: hwsim plan --model 70b --gpus 64   |   --debug on any command shows the traceback of an error.",
 )
 estimates = typer.Typer(no_args_is_help=True, help="Estimate one explicit strategy.", context_settings=CONTEXT)
@@ -45,7 +46,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and exit."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
 ) -> None:
     """Global flags."""
 
@@ -71,7 +74,9 @@ def run(arguments: list[str], *, debug: bool) -> int:
         if debug:
             raise
         kind = type(error).__name__
-        typer.echo(f"hwsim: a bug in hwsim: {kind}: {error} (run again with --debug and report the traceback)", err=True)
+        typer.echo(
+            f"hwsim: a bug in hwsim: {kind}: {error} (run again with --debug and report the traceback)", err=True
+        )
         return 1
     return result if isinstance(result, int) else 0
 

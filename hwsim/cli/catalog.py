@@ -32,7 +32,10 @@ def list_models(out: o.FormatFlag = o.Format.TABLE, as_json: o.JsonFlag = False,
 
 
 def list_hardware(
-    profiles: o.ProfilesFlag = None, out: o.FormatFlag = o.Format.TABLE, as_json: o.JsonFlag = False, output: o.OutFlag = None
+    profiles: o.ProfilesFlag = None,
+    out: o.FormatFlag = o.Format.TABLE,
+    as_json: o.JsonFlag = False,
+    output: o.OutFlag = None,
 ) -> None:
     """List the accelerators with what is measured, inherited or data sheet. Example: hwsim hardware list"""
     from hwsim.report import catalog
@@ -40,13 +43,15 @@ def list_hardware(
     _emit_rows("hardware", catalog.hardware_rows(profiles), catalog.HARDWARE_COLUMNS, (out, as_json, output))
 
 
-def show_model(name: NameArgument, out: o.FormatFlag = o.Format.TABLE, as_json: o.JsonFlag = False, output: o.OutFlag = None) -> None:
+def show_model(
+    name: NameArgument, out: o.FormatFlag = o.Format.TABLE, as_json: o.JsonFlag = False, output: o.OutFlag = None
+) -> None:
     """Show a model's shape and exact parameter counts. Example: hwsim models show 70b"""
     from hwsim.report import catalog
 
     values = catalog.model_values(name)
-    rows = [{"field": key, "value": value} for key, value in values.items()]
-    emit(lambda: values, lambda: [values], lambda: [catalog.table(rows, catalog.FIELD_COLUMNS)], (out, as_json, output))
+    title = f"[bold]{values['title'] or values['name']}[/bold] ({values['name']})"
+    emit(lambda: values, lambda: [values], lambda: [title, catalog.sheet(values)], (out, as_json, output))
 
 
 def show_hardware(
@@ -56,13 +61,15 @@ def show_hardware(
     as_json: o.JsonFlag = False,
     output: o.OutFlag = None,
 ) -> None:
-    """Show every value of an accelerator or cluster with its unit and source. Example: hwsim hardware show h100-sxm-80"""
+    """Show every value of an accelerator or cluster with its unit and source.
+
+    Example: hwsim hardware show h100-sxm-80
+    """
     from hwsim.report import catalog
 
     files, rows = catalog.hardware_values(name, profiles)
     data = {"schema_version": 1, "name": name, "files": files, "values": rows}
-    shown = [f"[dim]{path}[/dim]" for path in files]
-    emit(lambda: data, lambda: rows, lambda: [*shown, catalog.table(rows, catalog.VALUE_COLUMNS)], (out, as_json, output))
+    emit(lambda: data, lambda: rows, lambda: catalog.sourced_sheet(files, rows), (out, as_json, output))
 
 
 def check_model(path: PathArgument) -> None:

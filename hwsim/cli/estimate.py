@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,25 +10,37 @@ from hwsim.cli import options as o
 from hwsim.cli.output import emit
 from hwsim.errors import UsageError
 
-
-def _size(flag: str, text: str) -> Any:
-    return Annotated[int | None, typer.Option(flag, help=text, rich_help_panel=o.MACHINE)]
-
-
-def _name(flag: str, text: str) -> Any:
-    return Annotated[str | None, typer.Option(flag, help=text, rich_help_panel=o.MACHINE)]
-
-
-Tp, Pp, Vpp = _size("--tp", "Tensor-parallel size."), _size("--pp", "Pipeline stages."), _size("--vpp", "Chunks per stage.")
-Cp, Ep, Etp = _size("--cp", "Context-parallel size."), _size("--ep", "Expert-parallel size."), _size("--etp", "Expert-tensor-parallel size.")
-Zero, Shard = _size("--zero", "ZeRO stage 0-3 (3: FSDP)."), _size("--shard", "Devices ZeRO shards over (default: dp x cp).")
-Micro = _size("--micro-batch", "Sequences per micro-batch.")
-Recompute = _name("--recompute", "none, selective or full.")
-Schedule = _name("--schedule", "gpipe, 1f1b, interleaved, zb-h1 or dualpipe.")
-Order = _name("--order", "Placement, nearest axis first: tp-cp-dp-pp, ...")
+Tp = Annotated[int | None, typer.Option("--tp", help="Tensor-parallel size.", rich_help_panel=o.MACHINE)]
+Pp = Annotated[int | None, typer.Option("--pp", help="Pipeline stages.", rich_help_panel=o.MACHINE)]
+Vpp = Annotated[int | None, typer.Option("--vpp", help="Chunks per pipeline stage.", rich_help_panel=o.MACHINE)]
+Cp = Annotated[int | None, typer.Option("--cp", help="Context-parallel size.", rich_help_panel=o.MACHINE)]
+Ep = Annotated[int | None, typer.Option("--ep", help="Expert-parallel size.", rich_help_panel=o.MACHINE)]
+Etp = Annotated[int | None, typer.Option("--etp", help="Expert-tensor-parallel size.", rich_help_panel=o.MACHINE)]
+Zero = Annotated[int | None, typer.Option("--zero", help="ZeRO stage 0-3 (3: FSDP).", rich_help_panel=o.MACHINE)]
+Shard = Annotated[
+    int | None, typer.Option("--shard", help="Devices ZeRO shards over (default: dp x cp).", rich_help_panel=o.MACHINE)
+]
+Micro = Annotated[
+    int | None, typer.Option("--micro-batch", help="Sequences per micro-batch.", rich_help_panel=o.MACHINE)
+]
+Recompute = Annotated[
+    str | None, typer.Option("--recompute", help="none, selective or full.", rich_help_panel=o.MACHINE)
+]
+Schedule = Annotated[
+    str | None,
+    typer.Option("--schedule", help="gpipe, 1f1b, interleaved, zb-h1 or dualpipe.", rich_help_panel=o.MACHINE),
+]
+Order = Annotated[
+    str | None,
+    typer.Option("--order", help="Placement, nearest axis first: tp-cp-dp-pp, ...", rich_help_panel=o.MACHINE),
+]
 SequenceParallel = Annotated[
     bool | None,
-    typer.Option("--sequence-parallel/--no-sequence-parallel", help="Shard norms over tp too (default: on).", rich_help_panel=o.MACHINE),
+    typer.Option(
+        "--sequence-parallel/--no-sequence-parallel",
+        help="Shard norms over tp too (default: on).",
+        rich_help_panel=o.MACHINE,
+    ),
 ]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How results are printed."""
 
     TABLE = "table"
@@ -46,18 +46,28 @@ WORK, MACHINE, JOB, OUTPUT = "Model and machine", "Strategy", "Job", "Output"
 ModelFlag = Annotated[
     str,
     typer.Option(
-        "--model", "-m", help="Preset, alias, model YAML, or Hugging Face config.json.", autocompletion=_models, rich_help_panel=WORK
+        "--model",
+        "-m",
+        help="Preset, alias, model YAML, or Hugging Face config.json.",
+        autocompletion=_models,
+        rich_help_panel=WORK,
     ),
 ]
 HardwareFlag = Annotated[
     str,
-    typer.Option("--hardware", help="Accelerator or cluster preset, or a YAML.", autocompletion=_hardware, rich_help_panel=WORK),
+    typer.Option(
+        "--hardware", help="Accelerator or cluster preset, or a YAML.", autocompletion=_hardware, rich_help_panel=WORK
+    ),
 ]
-GpusFlag = Annotated[int, typer.Option("--gpus", "--devices", "--chips", help="How many devices.", rich_help_panel=WORK)]
+GpusFlag = Annotated[
+    int, typer.Option("--gpus", "--devices", "--chips", help="How many devices.", rich_help_panel=WORK)
+]
 SetFlag = Annotated[
     list[str],
     typer.Option(
-        "--set", help='Override a field: accelerator.memory.bandwidth="4 TB/s", model.layers=40. Repeatable.', rich_help_panel=WORK
+        "--set",
+        help='Override a field: accelerator.memory.bandwidth="4 TB/s", model.layers=40. Repeatable.',
+        rich_help_panel=WORK,
     ),
 ]
 ProfilesFlag = Annotated[
@@ -70,9 +80,15 @@ PrecisionFlag = Annotated[
     str | None, typer.Option("--precision", help="Compute format: fp32 tf32 bf16 fp16 fp8.", rich_help_panel=JOB)
 ]
 BatchFlag = Annotated[
-    int | None, typer.Option("--global-batch", help="Sequences per optimizer step (default: about 4 Mi tokens).", rich_help_panel=JOB)
+    int | None,
+    typer.Option(
+        "--global-batch", help="Sequences per optimizer step (default: about 4 Mi tokens).", rich_help_panel=JOB
+    ),
 ]
-SeqFlag = Annotated[int | None, typer.Option("--seq-len", help="Tokens per sequence (default: 8192 or the model's).", rich_help_panel=JOB)]
+SeqFlag = Annotated[
+    int | None,
+    typer.Option("--seq-len", help="Tokens per sequence (default: 8192 or the model's).", rich_help_panel=JOB),
+]
 AttentionFlag = Annotated[str | None, typer.Option("--attention", help="flash or unfused.", rich_help_panel=JOB)]
 OptimizerFlag = Annotated[str | None, typer.Option("--optimizer", help="adam.", rich_help_panel=JOB)]
 GraphsFlag = Annotated[
@@ -80,7 +96,9 @@ GraphsFlag = Annotated[
 ]
 FormatFlag = Annotated[Format, typer.Option("--format", help="How to print.", rich_help_panel=OUTPUT)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Short for --format json.", rich_help_panel=OUTPUT)]
-OutFlag = Annotated[str | None, typer.Option("-o", "--output", help="Write to a file instead of stdout.", rich_help_panel=OUTPUT)]
+OutFlag = Annotated[
+    str | None, typer.Option("-o", "--output", help="Write to a file instead of stdout.", rich_help_panel=OUTPUT)
+]
 
 
 def given(**values: Any) -> dict[str, Any]:

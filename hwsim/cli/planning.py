@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,9 @@ def plan(
     model: o.ModelFlag,
     gpus: o.GpusFlag = 8,
     hardware: o.HardwareFlag = "h100-sxm-80",
-    task: Annotated[str, typer.Option("--task", help="train (finetune and infer are not supported yet).", rich_help_panel=o.JOB)] = "train",
+    task: Annotated[
+        str, typer.Option("--task", help="train (finetune and infer are not supported yet).", rich_help_panel=o.JOB)
+    ] = "train",
     global_batch: o.BatchFlag = None,
     seq_len: o.SeqFlag = None,
     precision: o.PrecisionFlag = None,
@@ -24,15 +26,25 @@ def plan(
     optimizer: o.OptimizerFlag = None,
     graphs: o.GraphsFlag = None,
     framework: o.FrameworkFlag = None,
-    tokens: Annotated[str | None, typer.Option("--tokens", help="Token budget, e.g. 15T: adds days and cost.", rich_help_panel=TARGET)] = None,
-    target_days: Annotated[float | None, typer.Option("--target-days", help="Deadline for --tokens.", rich_help_panel=TARGET)] = None,
-    target_tokens_per_s: Annotated[
-        float | None, typer.Option("--target-tokens-per-s", help="Slowest throughput that will do.", rich_help_panel=TARGET)
+    tokens: Annotated[
+        str | None, typer.Option("--tokens", help="Token budget, e.g. 15T: adds days and cost.", rich_help_panel=TARGET)
     ] = None,
-    objective: Annotated[str, typer.Option("--objective", help="throughput, latency, cost or energy.", rich_help_panel=TARGET)] = "throughput",
+    target_days: Annotated[
+        float | None, typer.Option("--target-days", help="Deadline for --tokens.", rich_help_panel=TARGET)
+    ] = None,
+    target_tokens_per_s: Annotated[
+        float | None,
+        typer.Option("--target-tokens-per-s", help="Slowest throughput that will do.", rich_help_panel=TARGET),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option("--objective", help="throughput, latency, cost or energy.", rich_help_panel=TARGET)
+    ] = "throughput",
     top: Annotated[int, typer.Option("--top", help="Plans to show.", rich_help_panel=TARGET)] = 10,
     pin: Annotated[
-        list[str], typer.Option("--pin", help="Fix a choice: tp=8, recompute=full, micro_batch=1,2. Repeatable.", rich_help_panel=TARGET)
+        list[str],
+        typer.Option(
+            "--pin", help="Fix a choice: tp=8, recompute=full, micro_batch=1,2. Repeatable.", rich_help_panel=TARGET
+        ),
     ] = [],  # noqa: B006
     settings: o.SetFlag = [],  # noqa: B006
     profiles: o.ProfilesFlag = None,
@@ -56,7 +68,14 @@ def plan(
         framework=framework,
     )
     asked = o.given(tokens=o.count(tokens), target_days=target_days, target_tokens_per_s=target_tokens_per_s)
-    search = {"objective": objective, "top": top, "pin": pin, "settings": settings, "profiles": profiles, "task": task}
+    search: dict[str, Any] = {
+        "objective": objective,
+        "top": top,
+        "pin": pin,
+        "settings": settings,
+        "profiles": profiles,
+        "task": task,
+    }
     result = hwsim.plan(model, hardware, gpus, **search, **asked, **job)
 
     def table() -> list[object]:

@@ -88,5 +88,7 @@ MachineT = TypeVar("MachineT", GemmMachine, AttentionMachine, StreamMachine)
 
 def _bind(machine: type[MachineT], curve: Spec, given: dict[str, float]) -> MachineT:
     """Fill a machine tuple from `given` values, else from the curve's field of the same name."""
-    values = {name: given[name] if name in given else getattr(curve, name.removesuffix("_s")) for name in machine._fields}
+    values = {
+        name: given[name] if name in given else getattr(curve, name.removesuffix("_s")) for name in machine._fields
+    }
     return machine(**{name: float(value) for name, value in values.items()})

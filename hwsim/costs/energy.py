@@ -6,7 +6,7 @@ from hwsim.formulas.types import Numeric
 from hwsim.specs.hardware import Hardware
 
 BUSY_SHARE = 0.9
-"""Power above idle that a compute-bound kernel draws, as a share of TDP less idle (H100 nodes under training: .85-.95)."""
+"""Power above idle of a compute-bound kernel, as a share of TDP less idle (H100 nodes under training: .85 to .95)."""
 WAITING_SHARE = 0.35
 """The same while a device only communicates or waits for its neighbours (clocks stay up)."""
 

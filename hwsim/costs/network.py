@@ -132,7 +132,9 @@ class _Inner:
     bytes_per_s: Numeric
 
 
-def _on_tier(kind: CollectiveName, wire: Numeric, size: Numeric, link: Link, members: Numeric, inner: _Inner) -> Numeric:
+def _on_tier(
+    kind: CollectiveName, wire: Numeric, size: Numeric, link: Link, members: Numeric, inner: _Inner
+) -> Numeric:
     """Time when this tier is the outermost one spanned: that of its fastest protocol. [s]"""
     domains = members / inner.members
     width = _driven(link, size) * link.bandwidth_bytes_per_s * _ways_out(kind, inner.members)

@@ -112,8 +112,9 @@ def bubble_s(
     Notes
     -----
     GPipe, 1F1B: the other stages' time for one micro-batch, ``(pp - 1)(F + B + W)`` for equal stages. Interleaving
-    divides it by `vpp`; a last group of fewer than `pp` micro-batches leaves ``vpp - 1`` rounds partly empty. ZB-H1 fills part of it with weight gradients: ``(pp - 1)(F + B - W)``. DualPipe feeds both
-    ends: ``(pp/2 - 1)(F&B + B - 3W)`` with F and B overlapped [2]_.
+    divides it by `vpp`; a last group of fewer than `pp` micro-batches leaves ``vpp - 1`` rounds partly empty. ZB-H1
+    fills part of it with weight gradients: ``(pp - 1)(F + B - W)`` [1]_. DualPipe feeds both ends:
+    ``(pp/2 - 1)(F&B + B - 3W)`` with F and B overlapped [2]_.
 
     References
     ----------
@@ -122,8 +123,8 @@ def bubble_s(
 
     Examples
     --------
-    >>> float(bubble_s((1.0, 1.0, 1.0), 12.0, 4, 1, 8, ONE_F_ONE_B)), float(bubble_s((1.0, 1.0, 1.0), 12.0, 4, 1, 8, ZB_H1))
-    (9.0, 3.0)
+    >>> [float(bubble_s((1.0, 1.0, 1.0), 12.0, 4, 1, 8, schedule)) for schedule in (ONE_F_ONE_B, ZB_H1)]
+    [9.0, 3.0]
     """
     forward_s, input_s, weight_s = slowest
     stage_s = forward_s + input_s + weight_s

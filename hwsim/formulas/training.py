@@ -7,7 +7,9 @@ import numpy as np
 from hwsim.formulas.types import Numeric
 
 
-def model_flops(matmul_parameters: Numeric, tokens: Numeric, layers: Numeric, attention_width: Numeric, kv_len: Numeric) -> Numeric:
+def model_flops(
+    matmul_parameters: Numeric, tokens: Numeric, layers: Numeric, attention_width: Numeric, kv_len: Numeric
+) -> Numeric:
     """Floating-point operations of the model itself for forward and backward, without recompute. [FLOP]
 
     ``6 N`` per token for the matrix parameters (embedding look-up left out, LM head counted) plus ``12 l (a d) s`` for
@@ -29,7 +31,8 @@ def model_flops(matmul_parameters: Numeric, tokens: Numeric, layers: Numeric, at
     Examples
     --------
     >>> l, h, s, v = 96, 12288, 2048, 51200
-    >>> float(model_flops(12 * l * h * h + v * h, s, l, h, s)) / (72 * s * l * h * h * (1 + s / (6 * h) + v / (12 * l * h)))
+    >>> megatron = 72 * s * l * h * h * (1 + s / (6 * h) + v / (12 * l * h))
+    >>> float(model_flops(12 * l * h * h + v * h, s, l, h, s)) / megatron
     1.0
     """
     return 6.0 * matmul_parameters * tokens + 12.0 * layers * attention_width * kv_len * tokens
@@ -57,7 +60,9 @@ def utilization(flops: Numeric, seconds: Numeric, devices: Numeric, peak_flops_p
     return flops / (1.0 * seconds * devices * peak_flops_per_s)
 
 
-def adam_bytes(parameters: Numeric, gradient_bytes: Numeric, master_bytes: Numeric, state_bytes: Numeric, weight_bytes: Numeric) -> Numeric:
+def adam_bytes(
+    parameters: Numeric, gradient_bytes: Numeric, master_bytes: Numeric, state_bytes: Numeric, weight_bytes: Numeric
+) -> Numeric:
     """Device-memory traffic of one fused Adam step with gradient clipping. [byte]
 
     The norm reads the gradients once; the update reads gradient, master weight and both moments, and writes master,

@@ -45,7 +45,9 @@ class Plan:
         return tensor.boundary(self.sizes.tokens * width * self.formats.activation, self.s)
 
 
-def block_plan(model: Model, s: Strategies, formats: Formats, flash: bool, logit_bytes: float, logit_traffic_bytes: float) -> Plan:
+def block_plan(
+    model: Model, s: Strategies, formats: Formats, flash: bool, logit_bytes: float, logit_traffic_bytes: float
+) -> Plan:
     """Gather what the block builders need."""
     return Plan(model, s, local_sizes(model, s), formats, flash, logit_bytes, logit_traffic_bytes)
 
@@ -104,7 +106,11 @@ def embedding(p: Plan) -> list[Operator]:
     )
     return [
         with_collectives(lookup, p.boundary_of(width).leave),
-        *([linear("embedding in", z.residual_tokens, m.hidden, width, False, p.formats, z.residual_tokens)] if m.embedding_dim else []),
+        *(
+            [linear("embedding in", z.residual_tokens, m.hidden, width, False, p.formats, z.residual_tokens)]
+            if m.embedding_dim
+            else []
+        ),
         *([norm("embedding norm", p, z.residual_tokens, m.hidden)] if m.embedding_norm else []),
     ]
 
@@ -123,7 +129,11 @@ def head(p: Plan) -> list[Operator]:
     )
     return [
         *([norm("final norm", p, z.residual_tokens, m.hidden)] if m.final_norm else []),
-        *([linear("embedding out", z.residual_tokens, width, m.hidden, False, p.formats, z.residual_tokens)] if m.embedding_dim else []),
+        *(
+            [linear("embedding out", z.residual_tokens, width, m.hidden, False, p.formats, z.residual_tokens)]
+            if m.embedding_dim
+            else []
+        ),
         with_collectives(logits, p.boundary_of(width).enter),
         loss,
     ]
@@ -144,7 +154,9 @@ def fused_core(p: Plan) -> Operator:
     m, z, e = p.model, p.sizes, p.formats.activation
     keys, masked = attended_keys(p)
     shares = z.context / z.seq  # balanced chunks: each device does an even part of the triangle of every sequence
-    forward = Attention(z.batch / shares, z.context, keys, z.heads, z.kv_heads, m.head_dim, causal=masked, element_bytes=e)
+    forward = Attention(
+        z.batch / shares, z.context, keys, z.heads, z.kv_heads, m.head_dim, causal=masked, element_bytes=e
+    )
     return Operator(
         "attention",
         forward=(forward,),
@@ -166,7 +178,14 @@ def unfused_core(p: Plan) -> Operator:
     return Operator(
         "attention",
         forward=(query_key, Stream(scores * 2.0 * e), *drop, weighted),
-        backward=(weighted, replace(weighted, m=z.context, k=z.seq), *drop, Stream(scores * 3.0 * e), query_key, weighted),
+        backward=(
+            weighted,
+            replace(weighted, m=z.context, k=z.seq),
+            *drop,
+            Stream(scores * 3.0 * e),
+            query_key,
+            weighted,
+        ),
         saved_bytes=qkv_bytes(p) + kept,
         selective=True,
         kept_bytes=qkv_bytes(p),
@@ -193,14 +212,20 @@ def norm(name: str, p: Plan, rows: Numeric, width: int) -> Operator:
     size = rows * width * p.formats.activation
     shift = p.model.norm == "layernorm" and p.model.norm_bias
     return Operator(
-        name, (Stream(2.0 * size),), (Stream(3.0 * size, kernels=2),), saved_bytes=size, parameters=width * (2.0 if shift else 1.0)
+        name,
+        (Stream(2.0 * size),),
+        (Stream(3.0 * size, kernels=2),),
+        saved_bytes=size,
+        parameters=width * (2.0 if shift else 1.0),
     )
 
 
 def head_norm(p: Plan, elements: Numeric) -> Operator:
     """RMSNorm of every query and key head; two vectors of head_dim, the same on every device."""
     size = elements * p.formats.activation
-    return Operator("qk norm", (Stream(2.0 * size, kernels=2),), (Stream(3.0 * size, kernels=2),), size, 2.0 * p.model.head_dim)
+    return Operator(
+        "qk norm", (Stream(2.0 * size, kernels=2),), (Stream(3.0 * size, kernels=2),), size, 2.0 * p.model.head_dim
+    )
 
 
 def rotary(p: Plan, elements: Numeric) -> Operator:
@@ -212,7 +237,9 @@ def rotary(p: Plan, elements: Numeric) -> Operator:
 def activation(p: Plan, inputs: Numeric, outputs: Numeric) -> Operator:
     """GELU or the gated product; saves its inputs."""
     e = p.formats.activation
-    return Operator("activation", (Stream((inputs + outputs) * e),), (Stream((2.0 * inputs + outputs) * e),), inputs * e)
+    return Operator(
+        "activation", (Stream((inputs + outputs) * e),), (Stream((2.0 * inputs + outputs) * e),), inputs * e
+    )
 
 
 def residual(name: str, p: Plan) -> Operator:

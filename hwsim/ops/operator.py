@@ -37,7 +37,9 @@ class Formats:
     gradient: float
 
 
-def linear(name: str, rows: Numeric, out: Numeric, inner: Numeric, bias: bool, formats: Formats, saved_rows: Numeric) -> Operator:
+def linear(
+    name: str, rows: Numeric, out: Numeric, inner: Numeric, bias: bool, formats: Formats, saved_rows: Numeric
+) -> Operator:
     """Build a linear layer y[rows, out] = x[rows, inner] w: one multiply forward, two backward.
 
     The weight gradient is accumulated into the gradient buffer by the multiply itself (read and written). Backward, a
@@ -45,7 +47,9 @@ def linear(name: str, rows: Numeric, out: Numeric, inner: Numeric, bias: bool, f
     """
     read, wrote = formats.gemm_input, formats.activation
     inputs_gradient = Gemm(rows, inner, out, input_bytes=read, output_bytes=wrote)
-    weight_gradient = Gemm(out, inner, rows, input_bytes=read, output_bytes=2.0 * formats.gradient, weight_gradient=True)
+    weight_gradient = Gemm(
+        out, inner, rows, input_bytes=read, output_bytes=2.0 * formats.gradient, weight_gradient=True
+    )
     bias_gradient = (Stream(1.0 * rows * out * wrote),) if bias else ()
     return Operator(
         name,

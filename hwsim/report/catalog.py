@@ -16,19 +16,19 @@ from hwsim.specs.library import ACCELERATORS, CLUSTERS, MODELS, find, load_hardw
 from hwsim.units import show
 
 Columns = Mapping[str, str]
+LONG = 60
+"""Values longer than this are printed below the sheet."""
 MODEL_COLUMNS = {
-    "name": "", "title": "", "parameters": "count", "layers": "", "hidden": "", "heads": "", "kv_heads": "", "ffn": "", "vocab": "",
+    "name": "", "parameters": "count", "layers": "", "hidden": "", "heads": "", "kv_heads": "", "ffn": "", "vocab": "",
     "max_positions": "",
 }  # fmt: skip
 HARDWARE_COLUMNS = {
-    "name": "", "title": "", "memory_bytes": "bytes", "bandwidth_bytes_per_s": "bytes_per_s", "half_peak_flops_per_s": "flops_per_s",
+    "name": "", "memory_bytes": "bytes", "bandwidth_bytes_per_s": "bytes_per_s", "half_peak_flops_per_s": "flops_per_s",
     "tdp_w": "w", "rent_usd_per_s": "usd_per_s", "cluster": "", "kernels": "", "network": "", "year": "",
 }  # fmt: skip
-FIELD_COLUMNS = {"field": "", "value": ""}
-VALUE_COLUMNS = {"field": "", "shown": "", "kind": "", "source": ""}
 HEADERS = {
-    "memory_bytes": "memory", "bandwidth_bytes_per_s": "bandwidth", "half_peak_flops_per_s": "bf16/fp16", "tdp_w": "TDP",
-    "rent_usd_per_s": "rent", "max_positions": "context", "shown": "value",
+    "memory_bytes": "memory", "bandwidth_bytes_per_s": "bandwidth", "half_peak_flops_per_s": "bf16/fp16",
+    "tdp_w": "TDP", "rent_usd_per_s": "rent", "max_positions": "context",
 }  # fmt: skip
 
 
@@ -94,14 +94,24 @@ def hardware_values(reference: str, profiles: str | None) -> tuple[list[str], li
 def spec_rows(root: str, spec: Accelerator | Cluster) -> list[dict[str, Any]]:
     """One row per value of a spec: path, value in SI, unit, text for a person, and where it was read."""
     rows = []
+    sources = dict(spec.sources)
+    if isinstance(spec, Cluster):
+        sources |= {f"tiers.{tier.name}.collectives": tier.source for tier in spec.tiers}
     for path, value, dimension in _leaves(spec, ()):
         if path[0] == "sources" or value in (None, "", ()) or path[-2:-1] == ("source",):
             continue
-        source = _source(spec.sources, path)
-        shown = show(value, dimension) if dimension else f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
+        source = _source(sources, path)
+        shown = show(value, dimension) if dimension else _text(value)
         field = ".".join((root, *path))
         rows.append(
-            {"field": field, "value": value, "unit": dimension, "shown": shown, "kind": source.kind, "source": source.text}
+            {
+                "field": field,
+                "value": value,
+                "unit": dimension,
+                "shown": shown,
+                "kind": source.kind,
+                "source": source.text,
+            }
         )
     return rows
 
@@ -119,7 +129,9 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
     if isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             inner = getattr(value, name)
-            quantity = next((m for m in (*field.metadata, *_metadata(field.annotation)) if isinstance(m, Quantity)), None)
+            quantity = next(
+                (m for m in (*field.metadata, *_metadata(field.annotation)) if isinstance(m, Quantity)), None
+            )
             if quantity is not None and isinstance(inner, float):
                 yield (*path, name), inner, quantity.dimension
             else:
@@ -129,8 +141,8 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
             yield from _leaves(inner, (*path, str(name)))
     elif isinstance(value, tuple):
         for i, inner in enumerate(value):
-            name = getattr(inner, "name", None) or getattr(inner, "algorithm", None)
-            yield from _leaves(inner, (*path, f"{i}" if name is None else f"{name}" if hasattr(inner, "name") else f"{i}-{name}"))
+            label = getattr(inner, "name", None) or f"{i}-{getattr(inner, 'algorithm', '')}".rstrip("-")
+            yield from _leaves(inner, (*path, label))
     else:
         yield path, value, ""
 
@@ -144,11 +156,63 @@ def _metadata(annotation: Any) -> Iterator[Any]:
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> Any:
     """Rows as a table for a person: quantities with their unit, missing values as n/a."""
-    shown = [{HEADERS.get(name, name.replace("_", " ")): _cell(row.get(name), columns[name]) for name in columns} for row in rows]
+    shown = [
+        {HEADERS.get(name, name.replace("_", " ")): _cell(row.get(name), columns[name]) for name in columns}
+        for row in rows
+    ]
     return simple_table(shown) if shown else "nothing found"
+
+
+def sheet(values: Mapping[str, Any]) -> Any:
+    """One thing's fields and values, in two columns."""
+    hidden = ("schema_version", "name", "title")
+    return fields_table(
+        [(name.replace("_", " "), _text(value), "") for name, value in values.items() if name not in hidden]
+    )
+
+
+def sourced_sheet(files: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Every value with a number that points to its source below."""
+    numbers: dict[tuple[str, str], int] = {}
+    for row in rows:
+        numbers.setdefault((row["kind"], row["source"]), len(numbers) + 1)
+    lines = [
+        (row["field"], row["shown"], f"{row['kind']} [{numbers[row['kind'], row['source']]}]")
+        for row in rows
+        if len(row["shown"]) <= LONG
+    ]
+    remarks = [f"{row['field']}: {row['shown']}" for row in rows if len(row["shown"]) > LONG]
+    notes = [f"[{number}] {kind}: {text}" for (kind, text), number in numbers.items()]
+    return [
+        *files,
+        "",
+        fields_table(lines),
+        "",
+        *remarks,
+        "\n[bold]Sources[/bold]",
+        *(note.replace("[", "\\[", 1) for note in notes),
+    ]
+
+
+def fields_table(rows: Sequence[tuple[str, ...]]) -> Any:
+    """Rows of text, all to the left."""
+    from rich.table import Table
+
+    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    for row in rows:
+        grid.add_row(row[0], *(cell.replace("[", "\\[") for cell in row[1:]))
+    return grid
 
 
 def _cell(value: Any, dimension: str) -> str:
     if value is None:
         return "n/a"
     return show(float(value), dimension) if dimension else str(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if value > 99_999 else str(value)
+    return "none" if value is None else str(value)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hwsim.report.terminal import bar
-from hwsim.units import DAY_S, show
+from hwsim.units import DAY_S, HOUR_S, show
 
 if TYPE_CHECKING:
     from hwsim.analytic.estimate import TrainingEstimate
@@ -40,21 +40,22 @@ def plan_view(plan: Plan, call: Mapping[str, Any]) -> list[Any]:
 
 def headline(plan: Plan) -> str:
     """The answer in one line."""
-    best = plan.best
+    best, setting = plan.best, plan.setting
     budget = plan.tokens or TRILLION
-    days = budget / best.tokens_per_s / DAY_S
-    return (
-        f"{plan.setting.model.title or best.model['name']} on {best.hardware['devices']:,} × "
-        f"{plan.setting.hardware.accelerator.title or best.hardware['accelerator']}: {show(best.tokens_per_s, 'count')} tokens/s, "
-        f"MFU {best.mfu:.0%}, {show(budget, 'count')} tokens in {show(days, 'days')}"
-    )
+    days = show(budget / best.tokens_per_s / DAY_S, "days")
+    model, device = setting.model.title or best.model["name"], setting.hardware.accelerator.title
+    machine = f"{best.hardware['devices']:,} × {device or best.hardware['accelerator']}"
+    speed = f"{show(best.tokens_per_s, 'count')} tokens/s, MFU {best.mfu:.0%}"
+    return f"{model} on {machine}: {speed}, {show(budget, 'count')} tokens in {days}"
 
 
 def strategy_line(estimate: TrainingEstimate) -> str:
     """The strategy in words."""
     s = estimate.strategy
     sizes = " · ".join(f"{name} {s[name]}" for name in ("tp", "pp", "vpp", "cp", "dp") if s[name] > 1) or "one device"
-    zero = f" · ZeRO {s['zero']}" + (f" over {s['shard']}" if s["shard"] < s["dp"] * s["cp"] else "") if s["zero"] else ""
+    zero = (
+        f" · ZeRO {s['zero']}" + (f" over {s['shard']}" if s["shard"] < s["dp"] * s["cp"] else "") if s["zero"] else ""
+    )
     parts = [f"micro-batch {s['micro_batch']}", f"recompute {s['recompute']}"]
     parts += ["sequence parallel"] if s["sequence_parallel"] else []
     parts += [s["schedule"]] if s["schedule"] not in ("1f1b", "interleaved") else []
@@ -98,7 +99,9 @@ def time_bars(estimate: TrainingEstimate) -> Any:
 def _bars(title: str, parts: Mapping[str, tuple[float, str]], whole: float) -> Any:
     from rich.table import Table
 
-    grid = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 1, 0, 0))
+    grid = Table(
+        title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 1, 0, 0)
+    )
     grid.add_column(no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(no_wrap=True, style="cyan")
@@ -118,8 +121,9 @@ def cost_line(plan: Plan) -> str:
     best, budget = plan.best, plan.tokens or TRILLION
     steps = budget / (best.strategy["global_batch"] * best.strategy["seq_len"])
     rent = "rent unknown" if best.cost_usd is None else f"{show(best.cost_usd * steps, 'usd')} rent"
-    hours = budget / best.tokens_per_s / 3600 * best.hardware["devices"]
-    return f"{rent} · {show(best.energy_j * steps, 'j')} · {show(hours, 'count')} device-hours for {show(budget, 'count')} tokens"
+    hours = show(budget / best.tokens_per_s / HOUR_S * best.hardware["devices"], "count")
+    energy = show(best.energy_j * steps, "j")
+    return f"{rent} · {energy} · {hours} device-hours for {show(budget, 'count')} tokens"
 
 
 def runners_up(plan: Plan) -> Any:
@@ -150,8 +154,8 @@ def simple_table(rows: Sequence[Mapping[str, Any]]) -> Any:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name in rows[0]:
-        words = all(isinstance(row[name], str) and not row[name][:1].isdigit() for row in rows)
-        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+        numbers = all(str(row[name])[:1] in "0123456789-+n" for row in rows)
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     return table
@@ -194,21 +198,31 @@ def estimate_view(estimate: TrainingEstimate) -> list[Any]:
 
 
 def explain_view(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """The operators of a micro-batch on one device."""
-    shown = [
-        {
-            "block": f"{row['block']} ×{row['count']}" if row["count"] > 1 else row["block"],
-            "operator": row["operator"],
-            "phase": "fwd" if row["phase"] == "forward" else "bwd",
-            "work": row["work"],
-            "FLOPs": show(row["flops"], "flops") if row["flops"] else "-",
-            "memory": show(row["memory_bytes"], "bytes") if row["memory_bytes"] else "-",
-            "wire": show(row["wire_bytes"], "bytes") if row["wire_bytes"] else "-",
-            "time": show(row["time_s"], "s"),
-            "bound": row["bound"],
-            "% of limit": f"{row['limit_fraction']:.0%}",
-            "source": row["source"],
+    """The operators of a micro-batch on one device, block by block."""
+    view: list[Any] = ["One micro-batch on one device. % of limit: the data-sheet roofline (or link) over the time."]
+    for block, count in dict.fromkeys((row["block"], row["count"]) for row in rows):
+        mine = [row for row in rows if row["block"] == block]
+        seconds = {
+            phase: sum(row["time_s"] for row in mine if row["phase"] == phase) for phase in ("forward", "backward")
         }
-        for row in rows
-    ]
-    return ["One micro-batch on one device; % of limit is the data-sheet roofline over the time.", simple_table(shown)]
+        times = f"forward {show(seconds['forward'], 's')}, backward {show(seconds['backward'], 's')}"
+        view += [
+            f"\n[bold]{block}[/bold]{f' × {count}' if count > 1 else ''}: {times}",
+            simple_table([_operator(row) for row in mine]),
+        ]
+    sources = ", ".join(sorted({f"{row['source']}" for row in rows}))
+    return [*view, f"Curves: {sources} (see `hwsim hardware show` for the source of each)."]
+
+
+def _operator(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "operator": row["operator"],
+        "phase": row["phase"],
+        "work": row["work"],
+        "FLOPs": show(row["flops"], "flops") if row["flops"] else "-",
+        "memory": show(row["memory_bytes"], "bytes") if row["memory_bytes"] else "-",
+        "wire": show(row["wire_bytes"], "bytes") if row["wire_bytes"] else "-",
+        "time": show(row["time_s"], "s"),
+        "bound": row["bound"],
+        "% of limit": f"{row['limit_fraction']:.0%}",
+    }

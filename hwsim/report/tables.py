@@ -1,41 +1,13 @@
-"""Estimates as frames, CSV and JSON."""
+"""Results as CSV and JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hwsim.analytic.estimate import TrainingEstimate
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots.
-
-    Examples
-    --------
-    >>> flatten({"a": 1, "b": {"c": 2}})
-    {'a': 1, 'b.c': 2}
-    """
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            result |= flatten(value, f"{prefix}{key}.")
-        else:
-            result[f"{prefix}{key}"] = value
-    return result
-
-
-def frame(estimates: Sequence[TrainingEstimate]) -> pd.DataFrame:
-    """One row per estimate; nested keys become dotted columns, the strategy's stand without prefix."""
-    import pandas as pd
-
-    rows = [flatten(estimate.to_dict()) for estimate in estimates]
-    return pd.DataFrame([{key.removeprefix("strategy."): value for key, value in row.items()} for row in rows])
+from hwsim.analytic.estimate import flatten
 
 
 def to_json(value: Any) -> str:

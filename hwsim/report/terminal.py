@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from typing import Any
 
 PLAIN_WIDTH = 118
+WIDEST = 1000
 FULL, EMPTY = "█", "░"
 ASCII = str.maketrans({FULL: "#", EMPTY: ".", "·": "-", "–": "-", "×": "x", "─": "-", "━": "-", "…": "."})
 
@@ -34,13 +32,15 @@ def print_all(things: Sequence[Any]) -> None:
 
 
 def as_text(things: Sequence[Any]) -> str:
-    """The same as plain text."""
+    """The same as plain text: words wrap at a fixed width, tables are as wide as they need."""
     from rich.console import Console
+    from rich.measure import Measurement
 
     buffer = io.StringIO()
-    console: Console = Console(file=buffer, width=PLAIN_WIDTH, highlight=False, color_system=None, legacy_windows=False)
+    console = Console(file=buffer, width=WIDEST, highlight=False, color_system=None, legacy_windows=False)
     for thing in things:
-        console.print(thing)
+        needed = 0 if isinstance(thing, str) else Measurement.get(console, console.options, thing).maximum
+        console.print(thing, width=max(PLAIN_WIDTH, needed))
     return "".join(line.rstrip() + "\n" for line in buffer.getvalue().splitlines())
 
 

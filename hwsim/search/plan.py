@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwsim.analytic.estimate import SCHEMA_VERSION, TrainingEstimate, estimates
-from hwsim.analytic.training import Setting, TrainingColumns, evaluate
+from hwsim.analytic.estimate import SCHEMA_VERSION, TrainingEstimate, estimates, frame
+from hwsim.analytic.setting import Setting
+from hwsim.analytic.training import TrainingColumns, evaluate
 from hwsim.errors import InfeasibleError
 from hwsim.search.space import Pins, Space, build_space
 from hwsim.search.training_search import HEADROOM, Found, search
 from hwsim.specs.hardware import Hardware
 from hwsim.specs.job import TrainingJob
 from hwsim.specs.model import Model
+from hwsim.specs.strategy import plain_value
 from hwsim.units import DAY_S, show
 
 if TYPE_CHECKING:
@@ -81,8 +83,6 @@ class Plan:
 
     def to_frame(self) -> pd.DataFrame:
         """The plans as a table, one row each."""
-        from hwsim.report.tables import frame
-
         return frame(self.plans)
 
     def explain(self) -> pd.DataFrame:
@@ -102,7 +102,9 @@ def strategy_of(estimate: TrainingEstimate) -> Any:
     from hwsim.specs.strategy import COLUMN_NAMES, strategies
 
     given = {name: value for name, value in estimate.strategy.items() if name in COLUMN_NAMES}
-    return strategies(devices=estimate.hardware["devices"], **{name: np.atleast_1d(value) for name, value in given.items()})
+    return strategies(
+        devices=estimate.hardware["devices"], **{name: np.atleast_1d(value) for name, value in given.items()}
+    )
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def plan_training(request: Request) -> Plan:
         evaluated=found.evaluated,
         feasible=found.feasible,
         elapsed_s=time.perf_counter() - started,
-        rejected=dict(sorted(found.rejected.items(), key=lambda item: -item[1])),
+        rejected=dict(found.most_rejected()),
         plans=tuple(chosen[: request.top]),
         pareto=tuple(front),
         helps=what_helps(setting, chosen[0]),
@@ -213,17 +215,23 @@ def _why(request: Request, found: Found) -> str:
     """Name what binds and the nearest change that fits."""
     where = f"{request.model.name} on {request.devices} x {request.hardware.accelerator.name}"
     memory = request.hardware.accelerator.memory
-    usable = (memory.visible or memory.capacity) * (1.0 - HEADROOM)
-    if not np.isfinite(found.closest_bytes):
-        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in sorted(found.rejected.items(), key=lambda r: -r[1])[:3])
-        pins = ", ".join(f"{name}={','.join(f'{v:g}' for v in values)}" for name, values in request.pins.items())
-        return f"{where}: no legal strategy{f' with {pins}' if pins else ''}: {reasons or 'the pinned sizes do not multiply to the devices'}"
-    needed = found.closest_bytes
+    capacity = memory.visible or memory.capacity
+    usable, needed = capacity * (1.0 - HEADROOM), found.closest_bytes
+    if not np.isfinite(needed):
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in found.most_rejected(3))
+        pins = " ".join(f"{name}={','.join(plain(name, v) for v in values)}" for name, values in request.pins.items())
+        none = "no sizes multiply to the devices"
+        return f"{where}: no legal strategy{f' with {pins}' if pins else ''}: {reasons or none}"
     return (
-        f"{where}: out of memory: the smallest strategy needs {show(needed, 'bytes')} a device of {show(usable, 'bytes')} "
-        f"({HEADROOM:.0%} of {show(memory.visible or memory.capacity, 'bytes')} kept free), {needed / usable:.2g} times too much. "
-        f"{_nearest_fix(request)}"
+        f"{where}: out of memory: the smallest strategy needs {show(needed, 'bytes')} a device of "
+        f"{show(usable, 'bytes')} ({show(capacity, 'bytes')} less {HEADROOM:.0%} headroom), "
+        f"{needed / usable:.2g} times too much. {_nearest_fix(request)}"
     )
+
+
+def plain(name: str, value: float) -> str:
+    """A pinned value as the user wrote it."""
+    return str(plain_value(name, value)).lower()
 
 
 def _nearest_fix(request: Request) -> str:
@@ -263,5 +271,7 @@ def _nudged(hardware: Hardware) -> dict[str, Hardware]:
         share = cluster.node.nics * cluster.node.nic_bandwidth / cluster.node.devices
         faster = tier.model_copy(update={"bandwidth": (tier.bandwidth or share) * NUDGE})
         tiers = (*cluster.tiers[:i], faster, *cluster.tiers[i + 1 :])
-        result[f"{tier.name} bandwidth"] = hardware.model_copy(update={"cluster": cluster.model_copy(update={"tiers": tiers})})
+        result[f"{tier.name} bandwidth"] = hardware.model_copy(
+            update={"cluster": cluster.model_copy(update={"tiers": tiers})}
+        )
     return result

@@ -1,7 +1,7 @@
 """The space of strategies: an integer range decoded by np.unravel_index; nothing is materialised.
 
-A candidate index runs over (order, recompute, sharding, sequence parallel, vpp, micro-batch, mesh). The last three form the
-core: most of them are illegal together, so they are checked and squeezed first; the first four are open axes that
+A candidate index runs over (order, recompute, sharding, sequence parallel, vpp, micro-batch, mesh). The last three form
+the core: most of them are illegal together, so they are checked and squeezed first; the first four are open axes that
 broadcast against the surviving cores.
 """
 
@@ -10,19 +10,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hwsim.costs.network import AXES, axis_stride
 from hwsim.errors import UsageError, did_you_mean, shorten
+from hwsim.formulas.pipeline import SCHEDULES
 from hwsim.specs.model import Model
-from hwsim.specs.strategy import CODES, ORDERS, RECOMPUTES, SCHEDULES, Strategies
+from hwsim.specs.strategy import CODES, ORDERS, RECOMPUTES, Strategies
 
 Column = npt.NDArray[np.float64]
+Index = npt.NDArray[np.signedinteger[Any]]
 OUTER = ("order", "recompute", "sharding", "sequence_parallel")
 CORE = ("vpp", "micro_batch", "mesh")
-PINS = ("tp", "pp", "vpp", "dp", "cp", "zero", "shard", "micro_batch", "recompute", "sequence_parallel", "schedule", "order")
+PINS = (
+    "tp",
+    "pp",
+    "vpp",
+    "dp",
+    "cp",
+    "zero",
+    "shard",
+    "micro_batch",
+    "recompute",
+    "sequence_parallel",
+    "schedule",
+    "order",
+)
 Pins = Mapping[str, tuple[float, ...]]
 
 
@@ -67,18 +83,32 @@ class Space:
 
     def grid(self, core_index: npt.NDArray[np.int64]) -> Strategies:
         """All candidates with these cores: open axes (order, recompute, sharding, sp, 1) against (cores,)."""
-        axes = (np.arange(n).reshape([-1 if i == axis else 1 for i in range(5)]) for axis, n in enumerate(self.outer_shape))
-        return self._strategies(*axes, self._core(*np.unravel_index(core_index, self.core_shape)))
+        order, recompute, sharding, sp = (
+            np.arange(n).reshape([-1 if i == axis else 1 for i in range(5)]) for axis, n in enumerate(self.outer_shape)
+        )
+        core = self._core(*np.unravel_index(core_index, self.core_shape))
+        return self._strategies(order, recompute, sharding, sp, core)
 
-    def flat_index(self, outer: Sequence[npt.NDArray[np.int64]], core_index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def flat_index(
+        self, outer: Sequence[npt.NDArray[np.int64]], core_index: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
         """Flat candidate index of outer coordinates and core indices."""
         return np.ravel_multi_index(tuple(outer), self.outer_shape) * prod(self.core_shape) + core_index
 
-    def _core(self, vpp: Column, micro_batch: Column, mesh: Column) -> dict[str, Column]:
+    def _core(self, vpp: Index, micro_batch: Index, mesh: Index) -> dict[str, Column]:
         tp, cp, dp, pp = (self.meshes[mesh, column] for column in range(4))
-        return {"tp": tp, "cp": cp, "dp": dp, "pp": pp, "vpp": self.vpps[vpp], "micro_batch": self.micro_batches[micro_batch]}
+        return {
+            "tp": tp,
+            "cp": cp,
+            "dp": dp,
+            "pp": pp,
+            "vpp": self.vpps[vpp],
+            "micro_batch": self.micro_batches[micro_batch],
+        }
 
-    def _strategies(self, order: Column, recompute: Column, sharding: Column, sp: Column, core: dict[str, Column]) -> Strategies:
+    def _strategies(
+        self, order: Index, recompute: Index, sharding: Index, sp: Index, core: dict[str, Column]
+    ) -> Strategies:
         zero, shard = self.shardings[sharding, 0], self.shardings[sharding, 1]
         data = core["dp"] * core["cp"]
         plain = np.where(core["vpp"] > 1, float(SCHEDULES.index("interleaved")), float(SCHEDULES.index("1f1b")))
@@ -123,7 +153,11 @@ def build_space(model: Model, devices: int, global_batch: int, seq_len: int, pin
         return np.array([float(v) for v in pins.get(name, tuple(values))])
 
     meshes = np.array(
-        [mesh for mesh in factorisations(devices) if all(size in pins.get(axis, (size,)) for axis, size in zip(AXES, mesh, strict=True))],
+        [
+            mesh
+            for mesh in factorisations(devices)
+            if all(size in pins.get(axis, (size,)) for axis, size in zip(AXES, mesh, strict=True))
+        ],
         dtype=np.float64,
     ).reshape(-1, 4)
     stages = sorted({int(pp) for pp in meshes[:, 3]})
@@ -161,7 +195,7 @@ def parse_pins(settings: Sequence[str]) -> dict[str, tuple[float, ...]]:
         name = {"sp": "sequence_parallel"}.get(name.strip(), name.strip()).replace("-", "_")
         if not equals or name not in PINS:
             msg = f"--pin {shorten(setting)}: expected NAME=VALUE with NAME one of {', '.join(PINS)}"
-            raise UsageError(f"{msg}{did_you_mean(name, PINS)}")
+            raise UsageError(msg + did_you_mean(name, PINS))
         pins[name] = tuple(_pin_value(name, item.strip()) for item in value.split(","))
     return pins
 

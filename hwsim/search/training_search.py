@@ -9,7 +9,8 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from hwsim.analytic.training import Setting, TrainingColumns, evaluate, illegal
+from hwsim.analytic.setting import Setting
+from hwsim.analytic.training import TrainingColumns, evaluate, illegal
 from hwsim.formulas import pipeline
 from hwsim.ops.axes import data
 from hwsim.search.pareto import pareto_front
@@ -41,6 +42,10 @@ class Found:
     """(step seconds, reserved bytes, devices, candidate index, space), not dominated."""
     closest_bytes: float = float("inf")
     """Least memory that any legal candidate needs (a lower bound where none was worth costing)."""
+
+    def most_rejected(self, count: int | None = None) -> list[tuple[str, int]]:
+        """The most frequent reasons first."""
+        return sorted(self.rejected.items(), key=lambda item: -item[1])[:count]
 
     def note_closest(self, needed_bytes: float) -> None:
         """Remember how little memory a legal candidate can do with."""
@@ -93,7 +98,9 @@ def _least_bytes(setting: Setting, space: Space, s: Strategies) -> npt.NDArray[n
     """A lower bound on memory: the layers' model state under the best sharding on offer, and one input per layer."""
     precision, framework, model = setting.precision, setting.job.framework, setting.model
     layers = pipeline.stage_layers(model.layers, s.pp, s.vpp, np.minimum(1.0, s.pp - 1.0))
-    held = layers * (setting.parameters.matmul - model.vocab * (model.embedding_dim or model.hidden)) / model.layers / s.tp
+    held = (
+        layers * (setting.parameters.matmul - model.vocab * (model.embedding_dim or model.hidden)) / model.layers / s.tp
+    )
     optimizer = precision.master + OPTIMIZER_STATE_BYTES[setting.job.optimizer]
     least: npt.NDArray[np.float64] = np.full_like(s.tp, np.inf)
     for zero, shard in space.shardings:
@@ -106,7 +113,8 @@ def _least_bytes(setting: Setting, space: Space, s: Strategies) -> npt.NDArray[n
         )
         least = np.minimum(least, held * state)
     inputs = layers * s.micro_batch * s.seq_len / s.cp / s.tp * model.hidden * precision.activation
-    return least + inputs + framework.context
+    bound: npt.NDArray[np.float64] = least + inputs + framework.context
+    return bound
 
 
 def _cost(setting: Setting, space: Space, core_index: npt.NDArray[np.int64], score: Score, found: Found) -> None:
@@ -139,7 +147,9 @@ def unwanted(setting: Setting, space: Space, s: Strategies) -> dict[str, npt.NDA
     uneven = (np.mod(layers, chunks) != 0) & (np.mod(layers + 2.0, chunks) != 0)
     return {
         DUPLICATE: duplicates(s),
-        f"{DUPLICATE}: sequence parallelism without tp": (s.sequence_parallel > 0) & (s.tp == 1) & (len(space.sequence_parallels) > 1),
+        f"{DUPLICATE}: sequence parallelism without tp": (s.sequence_parallel > 0)
+        & (s.tp == 1)
+        & (len(space.sequence_parallels) > 1),
         f"{DUPLICATE}: zero without dp or cp": (s.zero > 0) & (data_ranks == 1) & (len(space.shardings) > 1),
         f"{DUPLICATE}: shard group as large as dp x cp": grouped & (s.shard == data_ranks) & plain,
         "vpp splits the layers unevenly": (s.vpp > 1) & uneven,
@@ -203,6 +213,14 @@ def _note_front(
     for flat in chosen:
         *outer, core = np.unravel_index(flat, seconds.shape)
         candidate = int(space.flat_index(outer, core_index[core]))
-        found.front.append((float(seconds.reshape(-1)[flat]), float(reserved.reshape(-1)[flat]), float(space.devices), candidate, space))
+        found.front.append(
+            (
+                float(seconds.reshape(-1)[flat]),
+                float(reserved.reshape(-1)[flat]),
+                float(space.devices),
+                candidate,
+                space,
+            )
+        )
     costs = np.array([point[:3] for point in found.front])
     found.front = [found.front[i] for i in pareto_front(costs)]

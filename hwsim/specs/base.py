@@ -47,7 +47,9 @@ class Quantity:
             self._read, serialization=core_schema.plain_serializer_function_ser_schema(float)
         )
 
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         return {"type": "string", "examples": [units.EXAMPLES[self.dimension]]}
 
 

@@ -51,7 +51,7 @@ def read_text(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> Document:
-    """Parse one YAML file. Raises InputFileError with ``file:line`` for anything that is not a mapping of plain data."""
+    """Parse one YAML file; InputFileError with ``file:line`` for anything that is not a mapping of plain data."""
     return parse_yaml(read_text(path), str(path))
 
 
@@ -220,16 +220,16 @@ def _listed(fields: Sequence[str]) -> str:
 
 def _fields_at(spec: type[BaseModel], path: Path_) -> list[str]:
     """Names of the fields of the model found by walking `path` from `spec`."""
-    current: Any = spec
+    current: type[BaseModel] | None = spec
     for part in path:
-        if isinstance(part, str) and isinstance(current, type) and part in current.model_fields:
-            current = _model_in(current.model_fields[part].annotation)
-        elif current is None:
+        if current is None:
             return []
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+        if isinstance(part, str) and part in current.model_fields:
+            current = _model_in(current.model_fields[part].annotation)
+    return list(current.model_fields) if current else []
 
 
-def _model_in(annotation: Any) -> Any:
+def _model_in(annotation: Any) -> type[BaseModel] | None:
     """Find the one spec class inside an annotation such as ``tuple[Tier, ...] | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation

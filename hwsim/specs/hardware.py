@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -278,10 +279,10 @@ class Cluster(Spec):
             msg = "tiers: the innermost tier needs a bandwidth"
             raise ValueError(msg)
         sizes = [tier.size for tier in self.tiers]
-        if None in sizes[:-1] or any(b is not None and b <= a for a, b in zip(sizes, sizes[1:], strict=False) if a):
+        if None in sizes[:-1] or any(b is not None and b <= a for a, b in pairwise(sizes) if a):
             msg = f"tiers: sizes must grow outwards and only the last may be unlimited, found {sizes}"
             raise ValueError(msg)
-        if any(b and b % a for a, b in zip(sizes, sizes[1:], strict=False) if a):
+        if any(b and b % a for a, b in pairwise(sizes) if a):
             msg = f"tiers: each size must be a multiple of the one inside it, found {sizes}"
             raise ValueError(msg)
         return self

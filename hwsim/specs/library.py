@@ -22,7 +22,7 @@ Reference = str | Path | Mapping[str, Any]
 
 
 def profile_folders(extra: str | Path | None = None) -> list[Path]:
-    """Folders that hold hardware profiles, nearest first: `extra`, HWSIM_PROFILES, ./hardware_profiles, the package's."""
+    """Folders of hardware profiles, nearest first: `extra`, HWSIM_PROFILES, ./hardware_profiles, the package's."""
     named = [Path(folder) for folder in (extra, os.environ.get("HWSIM_PROFILES")) if folder]
     for folder in named:
         if not folder.is_dir():
@@ -56,9 +56,9 @@ def _looks_like_path(text: str) -> bool:
     return text.endswith((".yaml", ".yml", ".json")) or text.startswith((".", "/", "~")) or Path(text).exists()
 
 
-def _unknown(what: str, name: str, options: Sequence[str], listing: str) -> UsageError:
-    hint = did_you_mean(name, options) or f" (see `hwsim {listing} list`)"
-    return UsageError(f"unknown {what} {shorten(name)}{hint}")
+def _unknown(what: str, name: str, options: Sequence[str], advice: str) -> UsageError:
+    hint = did_you_mean(name, options) or f" ({advice})"
+    return UsageError(f"unknown {what}{hint}")
 
 
 def _document(reference: Reference, open_name: Callable[[str], Document]) -> Document:
@@ -95,7 +95,7 @@ def load_model(reference: Reference | Model, settings: Document | None = None) -
 def _open_model(name: str) -> Document:
     path = find(MODELS, aliases().get(name.lower(), name.lower()))
     if path is None:
-        raise _unknown("model", name, [*names(MODELS), *aliases()], "models")
+        raise _unknown(f"model {shorten(name)}", name, [*names(MODELS), *aliases()], "see `hwsim models list`")
     return read_yaml(path)
 
 
@@ -120,7 +120,7 @@ def load_framework(name: str, settings: Document | None = None) -> Framework:
     """Load a training framework's habits by preset id."""
     path = find(FRAMEWORKS, name)
     if path is None:
-        raise _unknown("framework", name, names(FRAMEWORKS), "frameworks")
+        raise _unknown(f"framework {shorten(name)}", name, names(FRAMEWORKS), f"known: {', '.join(names(FRAMEWORKS))}")
     return validate(Framework, overlay(read_yaml(path), settings))
 
 
@@ -162,7 +162,12 @@ def _pair(reference: Reference, profiles: str | Path | None) -> tuple[Document, 
     def open_either(name: str) -> Document:
         path = find(ACCELERATORS, name.lower(), profiles) or find(CLUSTERS, name.lower(), profiles)
         if path is None:
-            raise _unknown("hardware", name, [*names(ACCELERATORS, profiles), *names(CLUSTERS, profiles)], "hardware")
+            raise _unknown(
+                "hardware",
+                name,
+                [*names(ACCELERATORS, profiles), *names(CLUSTERS, profiles)],
+                "see `hwsim hardware list`",
+            )
         return read_yaml(path)
 
     document = resolve_extends(_document(reference, open_either), open_either)
@@ -189,5 +194,5 @@ def split_settings(settings: Sequence[str]) -> dict[str, Document]:
     for root in documents:
         if root not in OVERRIDE_ROOTS:
             msg = f"--set {shorten(root)}: must start with one of {', '.join(OVERRIDE_ROOTS)}"
-            raise UsageError(f"{msg}{did_you_mean(root, OVERRIDE_ROOTS)}")
+            raise UsageError(msg + did_you_mean(root, OVERRIDE_ROOTS))
     return documents

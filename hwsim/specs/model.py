@@ -76,7 +76,7 @@ class Model(Spec):
     @model_validator(mode="before")
     @classmethod
     def _fill_defaults(cls, data: Any) -> Any:
-        """Fill the widths that follow from others, and the habits of a gated (Llama-style) or plain (GPT-style) model."""
+        """Fill the widths that follow from others, and the missing biases of RMSNorm (Llama-style) models."""
         if not isinstance(data, dict):
             return data
         data = dict(data)

@@ -74,7 +74,9 @@ class Strategies:
 
     def row(self, index: int) -> dict[str, int | bool | str]:
         """One row of a table as plain values, codes as names."""
-        flat = {f.name: float(np.broadcast_to(getattr(self, f.name), self.shape).reshape(-1)[index]) for f in fields(self)}
+        flat = {
+            f.name: float(np.broadcast_to(getattr(self, f.name), self.shape).reshape(-1)[index]) for f in fields(self)
+        }
         return {name: plain_value(name, value) for name, value in flat.items()}
 
 
@@ -91,8 +93,8 @@ COLUMN_NAMES = tuple(field.name for field in fields(Strategies))
 def strategies(**values: Any) -> Strategies:
     """Build `Strategies` from numbers, names, or arrays of them; what is left out gets a good engineer's default.
 
-    Needs `devices`, `global_batch` and `seq_len`. `dp` follows from the devices. Defaults: no parallelism, micro-batch 1,
-    ZeRO 1 wherever dp x cp > 1, sequence parallelism wherever tp > 1, 1F1B (interleaved where vpp > 1), selective recompute off.
+    Needs `devices`, `global_batch` and `seq_len`. `dp` follows from the devices. Defaults: no parallelism, micro-batch
+    1, ZeRO 1 wherever dp x cp > 1, sequence parallelism wherever tp > 1, 1F1B (interleaved where vpp > 1), no recompute.
 
     Raises
     ------
@@ -150,4 +152,5 @@ def _codes(name: str, items: npt.NDArray[Any]) -> Column:
         if item not in names:
             msg = f"{name}: {shorten(item)} is none of {', '.join(names)}{did_you_mean(str(item), names)}"
             raise UsageError(msg)
-    return np.vectorize(names.index, otypes=[np.float64])(items)
+    codes = [float(names.index(str(item))) for item in items.reshape(-1)]
+    return np.array(codes).reshape(items.shape)

@@ -1,8 +1,8 @@
 """Context parallelism (CP): each device holds 1/cp of every sequence.
 
-Divides seq by cp. Queries stay, keys and values travel round a ring behind the attention of the chunk in hand; backward
-their gradients travel with them. Causal work is balanced by giving each device an early and a late chunk, so the sequence
-must divide by 2 cp.
+Divides seq by cp. Queries stay, keys and values travel round a ring behind the attention of the chunk in hand;
+backward their gradients travel with them. Causal work is balanced by giving each device an early and a late chunk, so
+the sequence must divide by 2 cp.
 
 References: H. Liu et al., "Ring Attention with Blockwise Transformers", 2023; Megatron-Core context parallelism.
 """

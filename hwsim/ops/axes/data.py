@@ -1,4 +1,4 @@
-"""Data parallelism (DP), plain or with sharded state: ZeRO 1-3, FSDP (ZeRO 3), HSDP (a shard group smaller than dp x cp).
+"""Data parallelism (DP), plain or sharded: ZeRO 1-3, FSDP (ZeRO 3), HSDP (a shard group smaller than dp x cp).
 
 Divides the batch by dp. Gradients are reduced over the dp x cp devices that hold the same weights; ZeRO keeps optimizer
 state (1), gradients (2) and weights (3) in `shard` pieces. With gradient accumulation, ZeRO 1 reduces once per step;

@@ -41,7 +41,8 @@ def illegal(model: Model, s: Strategies) -> dict[str, Numeric]:
     interleaved = s.vpp > 1
     dual = s.schedule == pipeline.DUALPIPE
     return {
-        "fewer layers than pipeline chunks": (chunks > 2) & (chunks - 2.0 > model.layers) | (chunks == 2) & (model.layers < 2),
+        "fewer layers than pipeline chunks": (chunks > 2) & (chunks - 2.0 > model.layers)
+        | (chunks == 2) & (model.layers < 2),
         "vpp needs pp > 1": interleaved & (s.pp == 1),
         "vpp > 1 is the interleaved schedule": interleaved & (s.schedule != pipeline.INTERLEAVED),
         "dualpipe needs an even pp and 2 pp micro-batches": dual

@@ -1,7 +1,7 @@
 """Tensor parallelism (TP), with sequence parallelism (SP) of the regions between.
 
-Divides heads, ffn and vocab by tp; with SP also the sequence of norms, dropouts and residuals. Column-parallel layers open
-a tensor-parallel region and row-parallel layers close it: an all-reduce each way without SP, an all-gather and a
+Divides heads, ffn and vocab by tp; with SP also the sequence of norms, dropouts and residuals. Column-parallel layers
+open a tensor-parallel region and row-parallel layers close it: an all-reduce each way without SP, an all-gather and a
 reduce-scatter with it (Korthikanti et al., 2022, figures 4 and 5).
 """
 

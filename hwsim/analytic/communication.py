@@ -1,0 +1,147 @@
+"""Collectives that run once per step or per chunk boundary: gradients, weights, tied embeddings, pipeline sends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwsim.analytic.blocks import BlockCost, Machine
+from hwsim.analytic.memory import stage_parameters, stage_shares
+from hwsim.analytic.setting import Setting, block_plan, tied_parameters
+from hwsim.formulas.training import adam_bytes, exposed_s
+from hwsim.formulas.types import Numeric
+from hwsim.ops import block as block_ops
+from hwsim.ops.axes import data
+from hwsim.ops.axes import pipeline as pipeline_axis
+from hwsim.ops.operator import total
+from hwsim.ops.work import Collective, Stream
+from hwsim.specs.job import OPTIMIZER_STATE_BYTES
+from hwsim.specs.strategy import Strategies
+
+
+@dataclass(frozen=True)
+class DataTalk:
+    """Durations and bytes of each collective of the data-parallel group, and the weight update."""
+
+    all_reduce_s: Numeric
+    reduce_scatter_s: Numeric
+    replica_s: Numeric
+    all_gather_s: Numeric
+    tied_s: Numeric
+    """Gradients of tied embeddings, between first and last stage."""
+    shard_bytes: Numeric
+    """Sent per step inside the shard group (the whole data group where nothing is sharded) by the busiest stage."""
+    replica_bytes: Numeric
+    """Sent per step between replicas of a shard."""
+    tied_bytes: Numeric
+    """Sent per step between first and last stage."""
+    optimizer_s: Numeric
+
+
+def data_talk(setting: Setting, s: Strategies) -> DataTalk:
+    """Cost the collectives of the data-parallel group and the weight update."""
+    machine = Machine(setting.device, setting.network, setting.network.step_groups(s), 0.0)
+    framework, precision = setting.job.framework, setting.precision
+    tied_weights = tied_parameters(setting, s) * framework.reduce_bytes * (s.pp > 1) * data.kept_fraction(2, s)
+    tied = Collective("all_reduce", "send", tied_weights)
+    held, ends = stage_held(setting, s)
+    sent = [
+        data_sent(setting, s, machine, mine, machine.sent_bytes(tied) * end)
+        for mine, end in zip(held, ends, strict=True)
+    ]
+    busiest_sent = sent[0]
+    for other in sent[1:]:
+        more = sum(other) > sum(busiest_sent)
+        busiest_sent = tuple(np.where(more, new, old) for new, old in zip(other, busiest_sent, strict=True))
+    most = np.maximum(np.maximum(held[0], held[1]), held[2])
+    updated, state = most * data.kept_fraction(1, s), OPTIMIZER_STATE_BYTES[setting.job.optimizer]
+    moved = adam_bytes(updated, framework.gradient_bytes, precision.master, state, precision.weight)
+    reduce, scatter, replica, gather = data_collectives(setting, s, most)
+    return DataTalk(
+        all_reduce_s=machine.collective_s(reduce),
+        reduce_scatter_s=machine.collective_s(scatter),
+        replica_s=machine.collective_s(replica),
+        all_gather_s=machine.collective_s(gather),
+        tied_s=machine.collective_s(tied),
+        shard_bytes=busiest_sent[0],
+        replica_bytes=busiest_sent[1],
+        tied_bytes=busiest_sent[2],
+        optimizer_s=setting.device.seconds(Stream(moved)),
+    )
+
+
+def data_collectives(setting: Setting, s: Strategies, held: Numeric) -> tuple[Collective, ...]:
+    """All-reduce, reduce-scatter, replica all-reduce and all-gather for a device with `held` parameters."""
+    t = data.gradient_traffic(held, setting.job.framework.reduce_bytes, setting.precision.weight, s)
+    return (
+        Collective("all_reduce", "data", t.all_reduce_bytes),
+        Collective("reduce_scatter", "shard", t.reduce_scatter_bytes),
+        Collective("all_reduce", "replica", t.replica_bytes),
+        Collective("all_gather", "shard", t.all_gather_bytes),
+    )
+
+
+def data_sent(setting: Setting, s: Strategies, machine: Machine, held: Numeric, tied: Numeric) -> tuple[Numeric, ...]:
+    """Bytes a device with `held` parameters sends per step: in its shard group, between replicas, for tied weights."""
+    count = data.rounds(s)
+    reduce, scatter, replica, gather = (machine.sent_bytes(work) for work in data_collectives(setting, s, held))
+    gathers = count.forward_gathers + count.backward_gathers
+    return reduce + scatter * count.reduce_scatters + gather * gathers, replica, tied
+
+
+@dataclass(frozen=True)
+class SendTalk:
+    """Handing one micro-batch over one chunk boundary."""
+
+    send_s: Numeric
+    send_bytes: Numeric
+    regather_bytes: Numeric
+    """Sent over tp to put a received boundary together again, without sequence parallelism."""
+
+
+def send_talk(setting: Setting, s: Strategies) -> SendTalk:
+    """Cost a send between stages, and the all-gather that puts it together again without sequence parallelism."""
+    machine = Machine(setting.device, setting.network, setting.network.step_groups(s), 0.0)
+    residual = s.micro_batch * s.seq_len / s.cp * setting.model.hidden * setting.precision.activation
+    send = Collective("send_recv", "send", pipeline_axis.send_bytes(residual, s))
+    regather = Collective("all_gather", "tp", residual * (1.0 - s.sequence_parallel) * (s.pp > 1))
+    seconds = machine.collective_s(send) + machine.collective_s(regather)
+    return SendTalk(seconds, send.total_bytes, machine.sent_bytes(regather))
+
+
+def stage_held(setting: Setting, s: Strategies) -> tuple[list[Numeric], list[Numeric]]:
+    """Parameters on a device of each stage class, and whether that class holds an end of the model."""
+    plan = block_plan(setting, s)
+    blocks = [total(part(plan), "parameters") for part in (block_ops.layer, block_ops.embedding, block_ops.head)]
+    shares = stage_shares(setting.model.layers, s).values()
+    tied = tied_parameters(setting, s)
+    return [stage_parameters(share, blocks, tied) for share in shares], [
+        np.maximum(share.embedding, share.head) for share in shares
+    ]
+
+
+def exposed_sends(setting: Setting, s: Strategies, send_s: Numeric, micro_batch: BlockCost) -> Numeric:
+    """Seconds per step of stage-to-stage sends that nothing hides.
+
+    One send each way per chunk and micro-batch; interleaved schedules run them beside the next chunk where the
+    framework overlaps them. Filling and draining hides none.
+    """
+    framework = setting.job.framework
+    beside = np.where(framework.overlap_pipeline & (s.vpp > 1), 1.0, 0.0) / s.vpp
+    forward = exposed_s(send_s, beside * micro_batch.forward_total_s, framework.interference)
+    backward = exposed_s(send_s, beside * micro_batch.backward_total_s, framework.interference)
+    return s.micro_batches * s.vpp * (forward + backward) + 2.0 * (s.pp - 1.0) * send_s
+
+
+def exposed_data(setting: Setting, s: Strategies, talk: DataTalk, micro_batch: BlockCost) -> Numeric:
+    """Exposed seconds per step of reducing gradients and gathering weights."""
+    framework, count = setting.job.framework, data.rounds(s)
+    beside_forward = micro_batch.forward_total_s * float(framework.overlap_parameters)
+    beside_backward = micro_batch.backward_total_s * float(framework.overlap_gradients)
+    streaming = np.where(s.zero >= 3, 1.0, 0.0)
+    first_gather = streaming * talk.all_gather_s / np.maximum(setting.model.layers / s.pp, 1.0)
+    once = exposed_s(talk.all_reduce_s + talk.replica_s, beside_backward, framework.interference)
+    backward = exposed_s(talk.reduce_scatter_s + talk.all_gather_s * streaming, beside_backward, framework.interference)
+    forward = exposed_s(talk.all_gather_s, beside_forward, framework.interference) + first_gather
+    return once + count.reduce_scatters * backward + count.forward_gathers * forward + talk.tied_s
