@@ -154,7 +154,7 @@ def simple_table(rows: Sequence[Mapping[str, Any]]) -> Any:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name in rows[0]:
-        numbers = all(str(row[name])[:1] in "0123456789-+n" for row in rows)
+        numbers = all(str(row[name])[:1] in "0123456789-+" or str(row[name]) == "n/a" for row in rows)
         table.add_column(name, justify="right" if numbers else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hwsim.errors import InputFileError, UsageError, did_you_mean, shorten
 from hwsim.specs.files import Document, merge, overlay, parse_overrides, read_yaml, resolve_extends, validate
@@ -56,9 +56,11 @@ def _looks_like_path(text: str) -> bool:
     return text.endswith((".yaml", ".yml", ".json")) or text.startswith((".", "/", "~")) or Path(text).exists()
 
 
-def _unknown(what: str, name: str, options: Sequence[str], advice: str) -> UsageError:
+def _refuse(what: str, name: str, options: Sequence[str], advice: str) -> NoReturn:
+    """UsageError for a name that is no preset: the nearest names, else where to look."""
     hint = did_you_mean(name, options) or f" ({advice})"
-    return UsageError(f"unknown {what}{hint}")
+    msg = f"unknown {what} {shorten(name)}{hint}"
+    raise UsageError(msg)
 
 
 def _document(reference: Reference, open_name: Callable[[str], Document]) -> Document:
@@ -95,7 +97,7 @@ def load_model(reference: Reference | Model, settings: Document | None = None) -
 def _open_model(name: str) -> Document:
     path = find(MODELS, aliases().get(name.lower(), name.lower()))
     if path is None:
-        raise _unknown(f"model {shorten(name)}", name, [*names(MODELS), *aliases()], "see `hwsim models list`")
+        _refuse("model", name, [*names(MODELS), *aliases()], "see `hwsim models list`")
     return read_yaml(path)
 
 
@@ -120,7 +122,7 @@ def load_framework(name: str, settings: Document | None = None) -> Framework:
     """Load a training framework's habits by preset id."""
     path = find(FRAMEWORKS, name)
     if path is None:
-        raise _unknown(f"framework {shorten(name)}", name, names(FRAMEWORKS), f"known: {', '.join(names(FRAMEWORKS))}")
+        _refuse("framework", name, names(FRAMEWORKS), f"known: {', '.join(names(FRAMEWORKS))}")
     return validate(Framework, overlay(read_yaml(path), settings))
 
 
@@ -162,12 +164,8 @@ def _pair(reference: Reference, profiles: str | Path | None) -> tuple[Document, 
     def open_either(name: str) -> Document:
         path = find(ACCELERATORS, name.lower(), profiles) or find(CLUSTERS, name.lower(), profiles)
         if path is None:
-            raise _unknown(
-                "hardware",
-                name,
-                [*names(ACCELERATORS, profiles), *names(CLUSTERS, profiles)],
-                "see `hwsim hardware list`",
-            )
+            known = [*names(ACCELERATORS, profiles), *names(CLUSTERS, profiles)]
+            _refuse("hardware", name, known, "see `hwsim hardware list`")
         return read_yaml(path)
 
     document = resolve_extends(_document(reference, open_either), open_either)

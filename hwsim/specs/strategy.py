@@ -93,8 +93,9 @@ COLUMN_NAMES = tuple(field.name for field in fields(Strategies))
 def strategies(**values: Any) -> Strategies:
     """Build `Strategies` from numbers, names, or arrays of them; what is left out gets a good engineer's default.
 
-    Needs `devices`, `global_batch` and `seq_len`. `dp` follows from the devices. Defaults: no parallelism, micro-batch
-    1, ZeRO 1 wherever dp x cp > 1, sequence parallelism wherever tp > 1, 1F1B (interleaved where vpp > 1), no recompute.
+    Needs `devices`, `global_batch` and `seq_len`. `dp` follows from the devices. Defaults: no parallelism or
+    recompute, micro-batch 1, ZeRO 1 wherever dp x cp > 1, sequence parallelism wherever tp > 1, 1F1B (interleaved where
+    vpp > 1).
 
     Raises
     ------
