@@ -22,7 +22,7 @@ from hwsim.ops.work import Attention, Gemm, Stream, Work
 from hwsim.search.plan import OBJECTIVES, Plan, Request, plan_training
 from hwsim.search.space import parse_pins
 from hwsim.specs.hardware import Hardware
-from hwsim.specs.job import PRECISIONS, TrainingJob
+from hwsim.specs.job import TrainingJob
 from hwsim.specs.library import Reference, load_framework, load_hardware, load_model, split_settings
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import COLUMN_NAMES, Strategies, strategies
@@ -146,7 +146,7 @@ def make_setting(
         )
         raise UsageError(problems) from None
     setting = Setting(spec, machine, asked, gpus)
-    device(machine.accelerator, PRECISIONS[asked.precision].compute)
+    device(machine.accelerator, asked.numbers.compute)
     return setting
 
 
@@ -201,12 +201,21 @@ def estimate_training(
     }
     setting = make_setting(model, hardware, gpus, settings=settings, profiles=profiles, **scalar, **arguments)
     table = any(np.ndim(value) for value in columns.values())
-    base = {"global_batch": setting.job.global_batch, "seq_len": setting.job.seq_len}
-    s = strategies(devices=gpus, **{**base, **columns})
-    _refuse_illegal(setting, s)
+    s = _checked_strategies(setting, columns)
     if table:
         return frame(estimates(evaluate_columns(setting, s.take(slice(None)))))
     return estimates(evaluate_columns(setting, s))[0]
+
+
+def _checked_strategies(setting: Setting, columns: Mapping[str, Any]) -> Strategies:
+    """The strategies asked for, with the job's batch and the framework's habits where nothing was; legal ones only."""
+    job = setting.job
+    base: dict[str, Any] = {"global_batch": job.global_batch, "seq_len": job.seq_len}
+    if job.framework.usual_zero != 1:
+        base["zero"] = job.framework.usual_zero
+    s = strategies(devices=setting.devices, **{**base, **columns})
+    _refuse_illegal(setting, s)
+    return s
 
 
 def _refuse_illegal(setting: Setting, s: Strategies) -> None:
@@ -322,9 +331,7 @@ def explain(
     }
     given = {name: columns[name] for name in ("global_batch", "seq_len") if name in columns}
     setting = make_setting(model, hardware, gpus, **given, **arguments)
-    base = {"global_batch": setting.job.global_batch, "seq_len": setting.job.seq_len}
-    s = strategies(devices=gpus, **{**base, **columns})
-    _refuse_illegal(setting, s)
+    s = _checked_strategies(setting, columns)
     return operator_rows(setting, s)
 
 

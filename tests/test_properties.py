@@ -1,9 +1,9 @@
-"""What must hold for any model, machine and strategy: parts add up, tables equal rows, better machines are no slower."""
+"""What must hold for any model, machine and strategy: parts add up, tables equal rows, better machines no slower."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from math import lcm
 from typing import Any
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import hwsim
 from hwsim.analytic import distinct
 from hwsim.analytic.estimate import estimates
+from hwsim.analytic.memory import PARTS
 from hwsim.analytic.training import TIME_PARTS, Setting, TrainingColumns, evaluate, illegal
 from hwsim.costs.network import network
 from hwsim.formulas.pipeline import GPIPE, SCHEDULES
@@ -94,20 +95,22 @@ def jobs(draw: Any) -> TrainingJob:
     )
 
 
-@dataclass(frozen=True)
 class Case:
     """A setting, a space for it, and legal candidates of that space as a table."""
 
-    setting: Setting
-    space: Space
-    index: Column
-    table: Strategies
+    def __init__(self, setting: Setting, space: Space, index: Column) -> None:
+        self.setting, self.space, self.index = setting, space, index
+        self.table = space.decode(index).take(slice(None))
 
     def __repr__(self) -> str:
         s = self.setting
         return (
             f"{s.model!r} on {s.devices} x {s.hardware.accelerator.name}, {s.job!r}, rows {self.index[:5].tolist()}..."
         )
+
+    def only(self, rows: Column) -> Case:
+        """Some of the rows."""
+        return Case(self.setting, self.space, self.index[rows])
 
     def answers(self, **changed: Any) -> TrainingColumns:
         """Evaluate the table, columns or the hardware changed."""
@@ -130,7 +133,7 @@ def cases(
     index = rng.integers(0, space.candidates, 40 * rows)
     index = index[_legal(setting, space.decode(index))][:rows]
     assume(len(index) > 0)
-    return Case(setting, space, index, space.decode(index).take(slice(None)))
+    return Case(setting, space, index)
 
 
 def _space(setting: Setting, **pins: tuple[float, ...]) -> Space:
@@ -184,7 +187,8 @@ def test_parts_sum_to_the_whole(case: Case) -> None:
     assert np.array_equal(step, columns.step_time_s)
     for memory in (columns.memory, *columns.memory.stages.values()):
         total: Any = 0.0
-        for part in ("weights", "gradients", "optimizer", "runtime", "activations", "workspace"):
+        assert tuple(memory.parts) == PARTS
+        for part in PARTS:
             assert np.all(np.isfinite(memory.parts[part]) & (memory.parts[part] >= 0)), part
             total = total + memory.parts[part]
         assert np.array_equal(total, memory.allocated_bytes)
@@ -335,14 +339,40 @@ def _better_tiers(hardware: Hardware, i: int, factor: float) -> dict[str, Any]:
     }
 
 
-@FEW
-@given(cases(), st.sampled_from((1.1, 2.0, 10.0)))
-def test_better_hardware_is_never_slower(case: Case, factor: float) -> None:
-    base = case.answers()
-    for what, hardware in _faster(case.setting.hardware, factor).items():
-        better = case.answers(hardware=hardware)
+def _without_launches(hardware: Hardware) -> Hardware:
+    """The hardware with a host that enqueues kernels in no time."""
+    kernels = hardware.accelerator.kernels.model_copy(update={"launch": 0.0, "graph_launch": 0.0})
+    return hardware.model_copy(update={"accelerator": hardware.accelerator.model_copy(update={"kernels": kernels})})
+
+
+def _check_better_hardware(case: Case, factor: float, hardware: Hardware) -> None:
+    base = case.answers(hardware=hardware)
+    for what, faster in _faster(hardware, factor).items():
+        better = case.answers(hardware=faster)
         _never_above(case, better.step_time_s, base.step_time_s, what)
         assert np.array_equal(better.memory.reserved_bytes, base.memory.reserved_bytes), what
+
+
+FACTORS = st.sampled_from((1.1, 2.0, 10.0))
+
+
+@settings(FEW, max_examples=8)
+@given(cases(schedules=(None,)), FACTORS)
+def test_better_hardware_is_never_slower(case: Case, factor: float) -> None:
+    _check_better_hardware(case, factor, case.setting.hardware)
+
+
+@pytest.mark.parametrize("schedule", range(len(SCHEDULES)), ids=SCHEDULES)
+def test_better_hardware_is_never_slower_without_launches(schedule: int) -> None:
+    @settings(FEW, max_examples=5)
+    @given(cases(schedules=(schedule,)), FACTORS)
+    def check(case: Case, factor: float) -> None:
+        framework = case.setting.job.framework.model_copy(update={"kernel_dispatch": 0.0})
+        setting = replace(case.setting, job=case.setting.job.model_copy(update={"framework": framework}))
+        free = Case(setting, case.space, case.index)
+        _check_better_hardware(free, factor, _without_launches(setting.hardware))
+
+    check()
 
 
 @FEW
@@ -351,7 +381,7 @@ def test_more_micro_batches_never_waste_more_in_the_bubble(case: Case, times: fl
     s = case.table
     even = (s.vpp == 1) | (np.mod(s.micro_batches, s.pp) == 0)
     assume(np.any(even))
-    few = replace(case, table=s.take(even))
+    few = case.only(even)
     less, more = few.answers(global_batch=few.table.global_batch * times), few.answers()
     shares = [columns.time_s["bubble"] / columns.step_time_s for columns in (less, more)]
     _never_above(few, *shares, "bubble fraction")
@@ -387,7 +417,7 @@ def test_tensor_parallelism_never_holds_more(case: Case, times: int) -> None:
     wider = replace(s, tp=s.tp * times, devices=s.devices * times)
     legal = _legal(case.setting, wider)
     assume(np.any(legal))
-    few = replace(case, table=s.take(legal))
+    few = case.only(legal)
     wide = wider.take(legal)
     less, more = few.answers(tp=wide.tp, devices=wide.devices).memory, few.answers().memory
     for name in less.stages:

@@ -73,7 +73,7 @@ def data_talk(setting: Setting, s: Strategies) -> DataTalk:
 
 def data_collectives(setting: Setting, s: Strategies, held: Numeric) -> tuple[Collective, ...]:
     """All-reduce, reduce-scatter, replica all-reduce and all-gather for a device with `held` parameters."""
-    t = data.gradient_traffic(held, setting.job.framework.reduce_bytes, setting.precision.weight, s)
+    t = data.gradient_traffic(held, setting.job.framework.reduce_bytes, setting.precision.wire, s)
     return (
         Collective("all_reduce", "data", t.all_reduce_bytes),
         Collective("reduce_scatter", "shard", t.reduce_scatter_bytes),

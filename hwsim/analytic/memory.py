@@ -13,7 +13,7 @@ from hwsim.formulas.types import Numeric
 from hwsim.ops.axes import data
 from hwsim.ops.axes.pipeline import STAGE_CLASSES, stage_number
 from hwsim.specs.hardware import Accelerator
-from hwsim.specs.job import OPTIMIZER_STATE_BYTES, PRECISIONS, TrainingJob
+from hwsim.specs.job import OPTIMIZER_STATE_BYTES, TrainingJob
 from hwsim.specs.strategy import Strategies
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "workspace", "runtime")
@@ -115,7 +115,7 @@ def stage_parameters(share: Share, held: Sequence[Numeric], tied: Numeric) -> Nu
 
 
 def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: TrainingJob) -> StageMemory:
-    framework, precision = job.framework, PRECISIONS[job.precision]
+    framework, precision = job.framework, job.numbers
     per_block = [block.parameters for block in (blocks.layer, blocks.embedding, blocks.head)]
     held = stage_parameters(share, per_block, blocks.tied_parameters)
     copies = np.where(s.schedule == pipeline.DUALPIPE, 2.0, 1.0)
@@ -127,7 +127,7 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     start = share.embedding * blocks.embedding.saved_bytes * first_sets
     end = share.head * blocks.head.saved_bytes * np.where(interleaved, 1.0, sets)
     gathered = np.where(
-        s.zero >= 3, GATHERED_LAYERS * blocks.layer.parameters * (precision.weight + 0.5 * framework.reduce_bytes), 0.0
+        s.zero >= 3, GATHERED_LAYERS * blocks.layer.parameters * (precision.wire + 0.5 * framework.reduce_bytes), 0.0
     )
     communicates = np.where(s.dp * s.cp > 1, framework.bucket_bytes, 0.0)
     buffers = gathered + communicates

@@ -13,7 +13,7 @@ from hwsim.ops.axes import tensor
 from hwsim.ops.count import Parameters, parameters
 from hwsim.ops.operator import Formats
 from hwsim.specs.hardware import Hardware
-from hwsim.specs.job import PRECISIONS, Precision, TrainingJob
+from hwsim.specs.job import Precision, TrainingJob
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
 
@@ -30,7 +30,7 @@ class Setting:
     @cached_property
     def precision(self) -> Precision:
         """Bytes per number by role."""
-        return PRECISIONS[self.job.precision]
+        return self.job.numbers
 
     @cached_property
     def device(self) -> Device:
@@ -50,7 +50,9 @@ class Setting:
     @cached_property
     def formats(self) -> Formats:
         """Bytes per number in the operators."""
-        return Formats(self.precision.activation, self.precision.gemm_input, self.job.framework.gradient_bytes)
+        numbers, framework = self.precision, self.job.framework
+        passes = (framework.norm_passes, framework.activation_passes, framework.rope_passes)
+        return Formats(numbers.activation, numbers.gemm_input, framework.gradient_bytes, *passes)
 
 
 def block_plan(setting: Setting, s: Strategies) -> block_ops.Plan:

@@ -209,37 +209,36 @@ def qkv_bytes(p: Plan) -> Numeric:
 
 def norm(name: str, p: Plan, rows: Numeric, width: int) -> Operator:
     """Layernorm or RMSNorm: saves its input; backward reads input and gradient and writes a gradient."""
-    size = rows * width * p.formats.activation
     shift = p.model.norm == "layernorm" and p.model.norm_bias
-    return Operator(
-        name,
-        (Stream(2.0 * size),),
-        (Stream(3.0 * size, kernels=2),),
-        saved_bytes=size,
-        parameters=width * (2.0 if shift else 1.0),
-    )
+    size = rows * width * p.formats.activation
+    forward, backward = norm_streams(p, size, kernels=1)
+    return Operator(name, (forward,), (backward,), saved_bytes=size, parameters=width * (2.0 if shift else 1.0))
+
+
+def norm_streams(p: Plan, size: Numeric, kernels: int) -> tuple[Stream, Stream]:
+    """Kernels of a normalisation of `size` bytes, forward and backward."""
+    moved = size * p.formats.norm_passes
+    return Stream(2.0 * moved, kernels=kernels), Stream(3.0 * moved, kernels=2)
 
 
 def head_norm(p: Plan, elements: Numeric) -> Operator:
     """RMSNorm of every query and key head; two vectors of head_dim, the same on every device."""
     size = elements * p.formats.activation
-    return Operator(
-        "qk norm", (Stream(2.0 * size, kernels=2),), (Stream(3.0 * size, kernels=2),), size, 2.0 * p.model.head_dim
-    )
+    forward, backward = norm_streams(p, size, kernels=2)
+    return Operator("qk norm", (forward,), (backward,), size, 2.0 * p.model.head_dim)
 
 
 def rotary(p: Plan, elements: Numeric) -> Operator:
-    """Rotary embedding of queries and keys, fused; its backward needs nothing saved."""
-    size = elements * p.formats.activation
-    return Operator("rope", (Stream(2.0 * size, kernels=2),), (Stream(2.0 * size, kernels=2),))
+    """Rotary embedding of queries and keys; its backward needs nothing saved."""
+    moved = Stream(2.0 * elements * p.formats.activation * p.formats.rope_passes, kernels=2)
+    return Operator("rope", (moved,), (moved,))
 
 
 def activation(p: Plan, inputs: Numeric, outputs: Numeric) -> Operator:
     """GELU or the gated product; saves its inputs."""
-    e = p.formats.activation
-    return Operator(
-        "activation", (Stream((inputs + outputs) * e),), (Stream((2.0 * inputs + outputs) * e),), inputs * e
-    )
+    e, passes = p.formats.activation, p.formats.activation_passes
+    forward, backward = (inputs + outputs) * e * passes, (2.0 * inputs + outputs) * e * passes
+    return Operator("activation", (Stream(forward),), (Stream(backward),), inputs * e)
 
 
 def residual(name: str, p: Plan) -> Operator:

@@ -30,11 +30,15 @@ class Operator:
 
 @dataclass(frozen=True)
 class Formats:
-    """Bytes per number in each role; see hwsim.specs.job.Precision."""
+    """Bytes per number in each role (hwsim.specs.job.Precision), and how often unfused kernels move them."""
 
     activation: float
     gemm_input: float
     gradient: float
+    norm_passes: float = 1.0
+    """Memory traffic over that of a fused kernel; likewise below."""
+    activation_passes: float = 1.0
+    rope_passes: float = 1.0
 
 
 def linear(

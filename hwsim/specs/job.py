@@ -20,7 +20,9 @@ class Precision(NamedTuple):
     compute: str
     """Key of the accelerator's peak."""
     weight: float
-    """Weight as the forward pass reads it."""
+    """Weight as it is stored."""
+    wire: float
+    """Weight as the forward pass reads it and ZeRO gathers it."""
     activation: float
     """Residual stream and other tensors between kernels."""
     gemm_input: float
@@ -33,17 +35,20 @@ class Precision(NamedTuple):
 
 PRECISIONS = MappingProxyType(
     {
-        "fp32": Precision("fp32", 4.0, 4.0, 4.0, 4.0, 0.0),
-        "tf32": Precision("tf32", 4.0, 4.0, 4.0, 4.0, 0.0),
-        "bf16": Precision("bf16", 2.0, 2.0, 2.0, 2.0, 4.0),
-        "fp16": Precision("fp16", 2.0, 2.0, 2.0, 2.0, 4.0),
-        "fp8": Precision("fp8", 2.0, 2.0, 1.0, 2.0, 4.0),
+        "fp32": Precision("fp32", 4.0, 4.0, 4.0, 4.0, 4.0, 0.0),
+        "tf32": Precision("tf32", 4.0, 4.0, 4.0, 4.0, 4.0, 0.0),
+        "bf16": Precision("bf16", 2.0, 2.0, 2.0, 2.0, 2.0, 4.0),
+        "fp16": Precision("fp16", 2.0, 2.0, 2.0, 2.0, 2.0, 4.0),
+        "fp8": Precision("fp8", 2.0, 2.0, 2.0, 1.0, 2.0, 4.0),
     }
 )
 """Training precisions. fp8 multiplies fp8 operands; weights, gradients and the residual stream stay bf16."""
 
 OPTIMIZER_STATE_BYTES = MappingProxyType({"adam": 8.0})
 """Bytes of optimizer state per parameter beside the master copy: Adam keeps two fp32 moments."""
+
+
+Passes = Annotated[float, Field(ge=1, le=20)]
 
 
 class Framework(Spec):
@@ -53,6 +58,10 @@ class Framework(Spec):
     """Preset id."""
     title: Text = ""
     """The software and version meant."""
+    master_copy: bool = True
+    """Half-precision weights are stored beside fp32 masters; if not, the fp32 weights alone are (FSDP, MaxText)."""
+    usual_zero: Annotated[int, Field(ge=0, le=3)] = 1
+    """ZeRO stage assumed when none is given."""
     gradient_bytes: Annotated[float, Field(ge=1, le=8)]
     """Bytes of the gradient buffer per parameter (Megatron accumulates in fp32)."""
     reduce_bytes: Annotated[float, Field(ge=1, le=8)]
@@ -61,6 +70,12 @@ class Framework(Spec):
     """Bytes kept per logit between the loss and its backward pass."""
     logit_traffic_bytes: Annotated[float, Field(ge=1, le=200)]
     """Device-memory bytes moved per logit by the loss, forward and backward."""
+    norm_passes: Passes = 1.0
+    """Memory traffic of a norm over that of one fused kernel."""
+    activation_passes: Passes = 1.0
+    """The same for the MLP's activation."""
+    rope_passes: Passes = 1.0
+    """The same for rotary embeddings."""
     overlap_gradients: bool
     """Gradient reduction runs beside the last backward pass."""
     overlap_parameters: bool
@@ -106,3 +121,9 @@ class TrainingJob(Spec):
     """Kernels are launched from CUDA graphs or a compiled program; default: as the framework does."""
     framework: Framework
     """Habits of the training software."""
+
+    @property
+    def numbers(self) -> Precision:
+        """Bytes per number in each role, as this framework stores them."""
+        usual = PRECISIONS[self.precision]
+        return usual if self.framework.master_copy else usual._replace(weight=max(usual.weight, 4.0), master=0.0)
