@@ -18,8 +18,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 EACH = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
 LONGEST = 400
 HEAVY = {"pandas", "matplotlib", "numpy", "ruamel", "simpy", "jinja2", "torch"}
-SCALES = {1e6, 1e9, 1e12, 1e15, 1e18, 2.0**10, 2.0**20, 2.0**30, 2.0**40}
-"""Powers that turn a unit into its kilo-, mega-, giga-, ... form (1000 alone is an ordinary number)."""
+SCALES = {1e6, 1e9, 1e12, 1e15, 1e18, 2.0**20, 2.0**30, 2.0**40}
+"""Powers that turn a unit into its kilo-, mega-, giga-, ... form (1000 and 1024 alone are ordinary numbers)."""
 SCALES_ALLOWED: dict[str, dict[str, str]] = {
     "specs/base.py": {
         "Bytes": "range of a quantity, in SI",
@@ -105,7 +105,7 @@ def test_every_exception_is_still_needed() -> None:
         assert set(allowed) <= found, f"{name}: {sorted(set(allowed) - found)} need no exception any more"
 
 
-@pytest.mark.parametrize("floor", ["analytic", "events", "search", "report", "cli"])
+@pytest.mark.parametrize("floor", ["analytic", "events", "search"])
 def test_durations_are_asked_of_costs(floor: str) -> None:
     """Only costs may name a bandwidth or a peak rate; the floors above arrange durations."""
     _none(
@@ -156,16 +156,16 @@ def test_every_public_name_has_a_docstring(path: Path) -> None:
     assert not tree.body or ast.get_docstring(tree), f"{path.relative_to(ROOT)}: the module has no docstring"
 
 
-@EACH
-def test_no_loop_over_rows(path: Path) -> None:
-    """Formulas, operators and costs are columns through and through: no comprehension or loop over an array's length."""
-    if path.relative_to(PACKAGE).parts[0] not in ("formulas", "ops", "costs"):
-        return
+@pytest.mark.parametrize("floor", ["formulas", "ops", "costs", "analytic"])
+def test_no_hidden_loop_over_rows(floor: str) -> None:
+    """Columns through and through: NumPy's Python loops in disguise are not used."""
+    loops = {"np.vectorize", "np.nditer", "np.ndenumerate", "np.apply_along_axis", "np.fromiter", "np.frompyfunc"}
     _none(
-        f"{_where(path, node)}: {ast.unparse(node)}"
+        f"{_where(path, node)}: {ast.unparse(node.func)}"
+        for path in FILES
+        if path.relative_to(PACKAGE).parts[0] == floor
         for node in ast.walk(_tree(path))
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in ("np.vectorize", "np.nditer", "np.ndenumerate", "np.apply_along_axis")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in loops
     )
 
 

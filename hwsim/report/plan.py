@@ -25,17 +25,28 @@ def plan_view(plan: Plan, call: Mapping[str, Any]) -> list[Any]:
     """The answer in a line, the best plan with its bars, what binds, what helps, the runners-up, what was rejected."""
     best = plan.best
     return [
-        f"[bold]{headline(plan)}[/bold]\n",
-        f"[bold]Best plan[/bold]   {strategy_line(best)}",
-        f"            {job_line(best)}\n",
+        f"[bold]{headline(plan)}[/bold]",
+        labelled({"Best plan": strategy_line(best), "": job_line(best)}),
+        "",
         bars(best),
-        f"\n[bold]Limited by[/bold]  {best.bottleneck}",
-        f"[bold]Would help[/bold]  {helps_line(plan)}",
-        f"[bold]Costs[/bold]       {cost_line(plan)}",
-        *([] if len(plan.plans) < 2 else ["", runners_up(plan)]),
-        f"\n[bold]Considered[/bold]  {considered_line(plan)}",
-        f"[bold]Python[/bold]      [cyan]{python_call(call)}[/cyan]",
+        labelled({"Limited by": best.bottleneck, "Would help": helps_line(plan), "Costs": cost_line(plan)}),
+        *([] if len(plan.plans) < 2 else [runners_up(plan)]),
+        labelled({"Considered": considered_line(plan), "Rejected": rejected_line(plan), "Python": python_call(call)}),
     ]
+
+
+def labelled(lines: Mapping[str, str]) -> Any:
+    """Lines of text behind their labels, wrapped beside them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("", "")
+    for label, text in lines.items():
+        grid.add_row(label, Text(text))
+    return grid
 
 
 def headline(plan: Plan) -> str:
@@ -162,14 +173,20 @@ def simple_table(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def considered_line(plan: Plan) -> str:
-    """How many candidates there were and why most were rejected."""
+    """How many candidates there were and how many fit."""
+    return f"{plan.candidates:,} candidates in {show(plan.elapsed_s, 's', 2)}, {plan.feasible:,} fit"
+
+
+def rejected_line(plan: Plan) -> str:
+    """Why most of the others were rejected."""
     reasons: dict[str, int] = {}
     for reason, count in plan.rejected.items():
         short = reason.split(":")[0]
         reasons[short] = reasons.get(short, 0) + count
-    top = sorted(reasons.items(), key=lambda item: -item[1])[:4]
-    why = "; ".join(f"{reason} {count:,}" for reason, count in top)
-    return f"{plan.candidates:,} candidates in {show(plan.elapsed_s, 's', 2)}, {plan.feasible:,} fit. Rejected: {why}"
+    top = sorted(reasons.items(), key=lambda item: -item[1])
+    rest = sum(count for _, count in top[5:])
+    shown = [f"{count:,} {reason}" for reason, count in top[:5]] + ([f"{rest:,} for other reasons"] if rest else [])
+    return " · ".join(shown) or "none"
 
 
 def python_call(call: Mapping[str, Any]) -> str:
@@ -187,13 +204,13 @@ def estimate_view(estimate: TrainingEstimate) -> list[Any]:
     )
     tiers = ", ".join(f"{tier} {show(sent, 'bytes')}" for tier, sent in estimate.traffic_tier_bytes.items() if sent)
     axes = ", ".join(f"{axis} {show(sent, 'bytes')}" for axis, sent in estimate.traffic_bytes.items() if sent)
+    sends = f"{axes or 'nothing'} a device and step" + (f" ({tiers})" if tiers else "")
     return [
-        f"[bold]{head}[/bold]\n",
-        f"[bold]Strategy[/bold]    {strategy_line(estimate)}",
-        f"            {job_line(estimate)}\n",
+        f"[bold]{head}[/bold]",
+        labelled({"Strategy": strategy_line(estimate), "": job_line(estimate)}),
+        "",
         bars(estimate),
-        f"\n[bold]Limited by[/bold]  {estimate.bottleneck}",
-        f"[bold]Sends[/bold]       {axes or 'nothing'} a device and step" + (f" ({tiers})" if tiers else ""),
+        labelled({"Limited by": estimate.bottleneck, "Sends": sends}),
     ]
 
 

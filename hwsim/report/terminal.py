@@ -39,7 +39,12 @@ def as_text(things: Sequence[Any]) -> str:
     buffer = io.StringIO()
     console = Console(file=buffer, width=WIDEST, highlight=False, color_system=None, legacy_windows=False)
     for thing in things:
-        needed = 0 if isinstance(thing, str) else Measurement.get(console, console.options, thing).maximum
+        wraps = (
+            isinstance(thing, str)
+            or getattr(thing, "columns", None)
+            and any(c.overflow == "fold" for c in thing.columns)
+        )
+        needed = 0 if wraps else Measurement.get(console, console.options, thing).maximum
         console.print(thing, width=max(PLAIN_WIDTH, needed))
     return "".join(line.rstrip() + "\n" for line in buffer.getvalue().splitlines())
 
