@@ -39,11 +39,7 @@ def as_text(things: Sequence[Any]) -> str:
     buffer = io.StringIO()
     console = Console(file=buffer, width=WIDEST, highlight=False, color_system=None, legacy_windows=False)
     for thing in things:
-        wraps = (
-            isinstance(thing, str)
-            or getattr(thing, "columns", None)
-            and any(c.overflow == "fold" for c in thing.columns)
-        )
+        wraps = isinstance(thing, str) or any(column.overflow == "fold" for column in getattr(thing, "columns", ()))
         needed = 0 if wraps else Measurement.get(console, console.options, thing).maximum
         console.print(thing, width=max(PLAIN_WIDTH, needed))
     return "".join(line.rstrip() + "\n" for line in buffer.getvalue().splitlines())
