@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import click
 import typer
 
 from hwsim import __version__
 from hwsim.cli import catalog, estimate, planning
 from hwsim.errors import HwsimError
 
+CommandLineError: Any = typer.BadParameter.__mro__[2]
+"""Base of typer's errors about flags: typer brings its own click or uses the installed one."""
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,10 +63,10 @@ def run(arguments: list[str], *, debug: bool) -> int:
             raise
         typer.echo(f"hwsim: {error}", err=True)
         return error.exit_code
-    except click.ClickException as error:
+    except CommandLineError as error:
         error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+        return int(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("hwsim: interrupted", err=True)
         return 130
     except BrokenPipeError:
