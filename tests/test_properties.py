@@ -376,6 +376,21 @@ def test_better_hardware_is_never_slower_without_launches(schedule: int) -> None
     check()
 
 
+@pytest.mark.parametrize("shard", [2.0, 8.0, 512.0])
+def test_better_hardware_is_never_slower_with_shard_groups(shard: float) -> None:
+    """Gradient shards and their replicas hide behind one backward pass: the same second is not used twice."""
+    habits = {"kernel_dispatch": 0.0, "interference": 0.0}
+    framework = load_framework("megatron").model_copy(update=habits)
+    hardware = _without_launches(_machine("a100-sxm-80"))
+    model = Model(layers=2, hidden=4096, heads=32, kv_heads=8, vocab=50257)
+    setting = Setting(model, hardware, TrainingJob(seq_len=8192, global_batch=64, framework=framework), 512)
+    space = _space(setting, pp=(1.0,), order=(0.0,), shard=(shard,), recompute=(0.0,))
+    index = np.arange(space.candidates)
+    case = Case(setting, space, index[_legal(setting, space.decode(index))])
+    for factor in (1.1, 10.0):
+        _check_better_hardware(case, factor, hardware)
+
+
 @FEW
 @given(cases(), st.sampled_from((2.0, 3.0, 8.0)))
 def test_more_micro_batches_never_waste_more_in_the_bubble(case: Case, times: float) -> None:
