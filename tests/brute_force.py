@@ -19,7 +19,7 @@ Conventions that hwsim chose and this file adopts (each could be chosen otherwis
   ZeRO 2 and 3); counted as `dp`, as its time is.
 * Not counted, being scalars or vectors once per step: gradients of norms, row-parallel biases and position tables that
   sequence parallelism leaves partial over tp, those of key/value heads copied where tp exceeds them, the gradient norm.
-* Workspace: one communication bucket where dp x cp > 1; with ZeRO 3 two whole layers of weights and one of gradients;
+* Workspace: one communication bucket where dp x cp > 1; with ZeRO 3 two whole layers of weights and half their gradients;
   what one layer drops and computes again plus its gradients, or all logits alive, whichever is more.
 * A group that splits unevenly over the domains of a tier (see `Step.nested`) is counted send by send here; hwsim takes
   the group that is split worst, which is never less.
@@ -347,9 +347,11 @@ class Step:
         columns = self.ffn * (2 if self.m["gated"] else 1)
         whole_layer = sum(tensor_bytes(op.saved) for op in self.layer)
         gradients = tensor_bytes([((*self.rows, self.m["hidden"] + columns), self.e["activation"])])
-        again = max(whole_layer - self.layer_kept_bytes(), 0) + gradients
+        layers = sum(size for chunk, size in enumerate(self.chunks) if chunk % self.pp == stage)
+        again = max(whole_layer - self.layer_kept_bytes(), 0) + gradients if layers else 0
         weights = sum(prod(shape) for op in self.layer for shape in op.weights)
-        gathered = 2 * weights * (self.e["weight"] + Fraction(self.e["reduce"], 2)) if self.s["zero"] == 3 else 0
+        streams = self.s["zero"] == 3 and self.s["shard"] > 1
+        gathered = min(2, layers) * weights * (self.e["weight"] + Fraction(self.e["reduce"], 2)) if streams else 0
         bucket = self.e["bucket"] if self.dp * self.cp > 1 else 0
         return Fraction(gathered) + bucket + max(self.loss_bytes(stage), again)
 

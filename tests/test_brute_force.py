@@ -102,7 +102,8 @@ def tiny(name: str) -> Model:
 def cluster(nodes: tuple[int | None, ...]) -> Hardware:
     hardware = load_hardware("dgx-h100")
     tiers = hardware.cluster.tiers
-    sized = tuple(tier.model_copy(update={"size": size}) for tier, size in zip(tiers, nodes, strict=False))
+    sizes = (*nodes[:-1], None)  # the outermost tier has room for everyone
+    sized = tuple(tier.model_copy(update={"size": size}) for tier, size in zip(tiers, sizes, strict=False))
     node = hardware.cluster.node.model_copy(update={"devices": nodes[0]})
     return hardware.model_copy(update={"cluster": hardware.cluster.model_copy(update={"node": node, "tiers": sized})})
 

@@ -12,7 +12,7 @@ from hwsim.costs.network import Group, Network
 from hwsim.formulas.collectives import wire_bytes
 from hwsim.formulas.training import exposed_s
 from hwsim.formulas.types import Numeric
-from hwsim.ops.operator import Operator
+from hwsim.ops.operator import Operator, total
 from hwsim.ops.work import Collective, Gemm, Work
 
 SELECTIVE, FULL = 1, 2
@@ -38,8 +38,10 @@ class BlockCost:
     cp_backward_s: Numeric = 0.0
     memory_bound_s: Numeric = 0.0
     """Part of the compute above that waits for device memory."""
-    kernels: Numeric = 0.0
-    """Launches, forward and backward and recompute."""
+    forward_kernels: Numeric = 0.0
+    """Launches, forward."""
+    backward_kernels: Numeric = 0.0
+    """Launches, backward and recompute."""
     flops: Numeric = 0.0
     """Executed by the matrix units."""
     saved_bytes: Numeric = 0.0
@@ -67,6 +69,37 @@ class BlockCost:
     def backward_total_s(self) -> Numeric:
         """Backward and recompute with their exposed communication."""
         return self.input_s + self.weight_s + self.recompute_s + self.tp_backward_s + self.cp_backward_s
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a stage takes for one micro-batch: in each phase the slower of device and host sets it."""
+
+    forward_s: Numeric
+    backward_s: Numeric
+    weight_s: Numeric
+    """Part of the backward pass that needs no successor."""
+    waiting_s: Numeric
+    """Part of both in which the device waits for the host."""
+
+    @property
+    def total_s(self) -> Numeric:
+        """Both phases."""
+        return self.forward_s + self.backward_s
+
+
+def pace(cost: BlockCost, launch_s: float) -> Pace:
+    """Set the device's time against the host's launches of `launch_s` each."""
+    device = (cost.forward_total_s, cost.backward_total_s)
+    forward, backward = paced(device, (cost.forward_kernels, cost.backward_kernels), launch_s)
+    return Pace(forward, backward, cost.weight_s, (forward - device[0]) + (backward - device[1]))
+
+
+def paced(
+    device_s: tuple[Numeric, Numeric], kernels: tuple[Numeric, Numeric], launch_s: float
+) -> tuple[Numeric, Numeric]:
+    """Forward and backward seconds, each set by the slower of device and host."""
+    return np.maximum(device_s[0], kernels[0] * launch_s), np.maximum(device_s[1], kernels[1] * launch_s)
 
 
 @dataclass(frozen=True)
@@ -98,47 +131,60 @@ def block_cost(operators: Sequence[Operator], machine: Machine, recompute: Numer
 
     Blocks outside the layers (embedding, head) pass a recompute of 0.
     """
-    result = BlockCost()
-    selective, full = np.asarray(recompute) == SELECTIVE, np.asarray(recompute) == FULL
+    forward, again, backward = _Phase(), _Phase(), _Phase()
+    saved: Numeric = 0.0
+    kept: Numeric = 0.0
     for operator in operators:
-        forward = _phase(operator.forward, machine)
-        backward = _phase(operator.backward, machine)
-        again = np.where(full | (selective & operator.selective), 1.0, 0.0)
-        communicate_again = np.where(full, 1.0, 0.0)
-        saved = np.where(selective & operator.selective, operator.kept_bytes, operator.saved_bytes)
-        result = result + BlockCost(
-            forward_s=forward.compute_s,
-            input_s=backward.compute_s - backward.weight_s,
-            weight_s=backward.weight_s,
-            recompute_s=forward.compute_s * again,
-            tp_forward_s=forward.exposed_s["tp"],
-            tp_backward_s=backward.exposed_s["tp"] + forward.exposed_s["tp"] * communicate_again,
-            cp_forward_s=forward.exposed_s["cp"],
-            cp_backward_s=backward.exposed_s["cp"] + forward.exposed_s["cp"] * again,
-            memory_bound_s=forward.memory_bound_s * (1.0 + again) + backward.memory_bound_s,
-            kernels=forward.kernels * (1.0 + again) + backward.kernels,
-            flops=forward.flops * (1.0 + again) + backward.flops,
-            saved_bytes=saved,
-            whole_bytes=operator.saved_bytes,
-            tp_bytes=forward.sent_bytes["tp"] * (1.0 + communicate_again) + backward.sent_bytes["tp"],
-            cp_bytes=forward.sent_bytes["cp"] * (1.0 + again) + backward.sent_bytes["cp"],
-            parameters=operator.parameters,
-        )
-    kept = np.where(full, input_bytes, result.saved_bytes)
-    return BlockCost(**{f.name: getattr(result, f.name) for f in fields(result)} | {"saved_bytes": kept})
+        phase = _phase(operator.forward, machine)
+        forward, backward = forward + phase, backward + _phase(operator.backward, machine)
+        again = again + phase if operator.selective else again
+        saved = saved + operator.saved_bytes
+        kept = kept + (operator.kept_bytes if operator.selective else operator.saved_bytes)
+    selective, full = np.asarray(recompute) == SELECTIVE, np.asarray(recompute) == FULL
+
+    def rerun(everything: Numeric, chosen: Numeric) -> Numeric:
+        return np.where(full, everything, np.where(selective, chosen, 0.0))
+
+    return BlockCost(
+        forward_s=forward.compute_s,
+        input_s=backward.compute_s - backward.weight_s,
+        weight_s=backward.weight_s,
+        recompute_s=rerun(forward.compute_s, again.compute_s),
+        tp_forward_s=forward.tp_s,
+        tp_backward_s=backward.tp_s + rerun(forward.tp_s, again.tp_s),
+        cp_forward_s=forward.cp_s,
+        cp_backward_s=backward.cp_s + rerun(forward.cp_s, again.cp_s),
+        memory_bound_s=forward.memory_bound_s
+        + backward.memory_bound_s
+        + rerun(forward.memory_bound_s, again.memory_bound_s),
+        forward_kernels=1.0 * forward.kernels,
+        backward_kernels=backward.kernels + rerun(forward.kernels, again.kernels),
+        flops=forward.flops + backward.flops + rerun(forward.flops, again.flops),
+        saved_bytes=np.where(full, input_bytes, np.where(selective, kept, saved)),
+        whole_bytes=saved,
+        tp_bytes=forward.tp_bytes + backward.tp_bytes + rerun(forward.tp_bytes, again.tp_bytes),
+        cp_bytes=forward.cp_bytes + backward.cp_bytes + rerun(forward.cp_bytes, again.cp_bytes),
+        parameters=total(operators, "parameters"),
+    )
 
 
 @dataclass(frozen=True)
 class _Phase:
-    """One direction of one operator."""
+    """One direction of one operator, or a sum of several."""
 
-    compute_s: Numeric
-    weight_s: Numeric
-    memory_bound_s: Numeric
-    kernels: int
-    flops: Numeric
-    exposed_s: dict[str, Numeric]
-    sent_bytes: dict[str, Numeric]
+    compute_s: Numeric = 0.0
+    weight_s: Numeric = 0.0
+    memory_bound_s: Numeric = 0.0
+    kernels: int = 0
+    flops: Numeric = 0.0
+    tp_s: Numeric = 0.0
+    """Exposed, like the next."""
+    cp_s: Numeric = 0.0
+    tp_bytes: Numeric = 0.0
+    cp_bytes: Numeric = 0.0
+
+    def __add__(self, other: _Phase) -> _Phase:
+        return _Phase(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
 
 def _phase(works: Sequence[Work], machine: Machine) -> _Phase:
@@ -148,21 +194,21 @@ def _phase(works: Sequence[Work], machine: Machine) -> _Phase:
     flops: Numeric = 0.0
     kernels = 0
     exposed: dict[str, Numeric] = {"tp": 0.0, "cp": 0.0}
-    hidden: dict[str, Numeric] = {"tp": 0.0, "cp": 0.0}
+    hidden: dict[str, Numeric] = {}
     sent: dict[str, Numeric] = {"tp": 0.0, "cp": 0.0}
     for work in works:
         if isinstance(work, Collective):
-            seconds = machine.collective_s(work)
             lane = hidden if work.hidden else exposed
-            lane[work.axis] = lane[work.axis] + seconds
+            lane[work.axis] = lane.get(work.axis, 0.0) + machine.collective_s(work)
             sent[work.axis] = sent[work.axis] + machine.sent_bytes(work)
             continue
-        seconds = machine.device.seconds(work)
+        seconds, bound_s = machine.device.cost(work)
         compute_s = compute_s + seconds
         weight_s = weight_s + (seconds if isinstance(work, Gemm) and work.weight_gradient else 0.0)
-        memory_bound_s = memory_bound_s + machine.device.memory_bound_s(work)
+        memory_bound_s = memory_bound_s + bound_s
         flops = flops + work.flops
         kernels += launches(work)
     for axis, seconds in hidden.items():
         exposed[axis] = exposed[axis] + exposed_s(seconds, compute_s, machine.interference)
-    return _Phase(compute_s, weight_s, memory_bound_s, kernels, flops, exposed, sent)
+    comm = (exposed["tp"], exposed["cp"], sent["tp"], sent["cp"])
+    return _Phase(compute_s, weight_s, memory_bound_s, kernels, flops, *comm)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwsim.analytic.blocks import BlockCost, Machine
+from hwsim.analytic.blocks import Machine, Pace
 from hwsim.analytic.memory import stage_parameters, stage_shares
 from hwsim.analytic.setting import Setting, block_plan, tied_parameters
 from hwsim.formulas.training import adam_bytes, exposed_s
@@ -121,7 +121,7 @@ def stage_held(setting: Setting, s: Strategies) -> tuple[list[Numeric], list[Num
     ]
 
 
-def exposed_sends(setting: Setting, s: Strategies, send_s: Numeric, micro_batch: BlockCost) -> Numeric:
+def exposed_sends(setting: Setting, s: Strategies, send_s: Numeric, beat: Pace) -> Numeric:
     """Seconds per step of stage-to-stage sends that nothing hides.
 
     One send each way per chunk and micro-batch; interleaved schedules run them beside the next chunk where the
@@ -129,19 +129,24 @@ def exposed_sends(setting: Setting, s: Strategies, send_s: Numeric, micro_batch:
     """
     framework = setting.job.framework
     beside = np.where(framework.overlap_pipeline & (s.vpp > 1), 1.0, 0.0) / s.vpp
-    forward = exposed_s(send_s, beside * micro_batch.forward_total_s, framework.interference)
-    backward = exposed_s(send_s, beside * micro_batch.backward_total_s, framework.interference)
+    forward = exposed_s(send_s, beside * beat.forward_s, framework.interference)
+    backward = exposed_s(send_s, beside * beat.backward_s, framework.interference)
     return s.micro_batches * s.vpp * (forward + backward) + 2.0 * (s.pp - 1.0) * send_s
 
 
-def exposed_data(setting: Setting, s: Strategies, talk: DataTalk, micro_batch: BlockCost) -> Numeric:
-    """Exposed seconds per step of reducing gradients and gathering weights."""
+def exposed_data(setting: Setting, s: Strategies, talk: DataTalk, beat: Pace) -> Numeric:
+    """Exposed seconds per step of reducing gradients and gathering weights.
+
+    What runs beside the last backward pass (the whole reduction, or the last reduce-scatter and the replicas'
+    all-reduce) shares that one pass; earlier reduce-scatters and every gather have a pass of their own.
+    """
     framework, count = setting.job.framework, data.rounds(s)
-    beside_forward = micro_batch.forward_total_s * float(framework.overlap_parameters)
-    beside_backward = micro_batch.backward_total_s * float(framework.overlap_gradients)
+    beside_forward = beat.forward_s * float(framework.overlap_parameters)
+    beside_backward = beat.backward_s * float(framework.overlap_gradients)
     streaming = np.where(s.zero >= 3, 1.0, 0.0)
     first_gather = streaming * talk.all_gather_s / np.maximum(setting.model.layers / s.pp, 1.0)
-    once = exposed_s(talk.all_reduce_s + talk.replica_s, beside_backward, framework.interference)
-    backward = exposed_s(talk.reduce_scatter_s + talk.all_gather_s * streaming, beside_backward, framework.interference)
+    each = talk.reduce_scatter_s + talk.all_gather_s * streaming
+    last = exposed_s(talk.all_reduce_s + talk.replica_s + each, beside_backward, framework.interference)
+    earlier = np.maximum(count.reduce_scatters - 1.0, 0.0) * exposed_s(each, beside_backward, framework.interference)
     forward = exposed_s(talk.all_gather_s, beside_forward, framework.interference) + first_gather
-    return once + count.reduce_scatters * backward + count.forward_gathers * forward + talk.tied_s
+    return last + earlier + count.forward_gathers * forward + talk.tied_s

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwsim.analytic.memory import PARTS
 from hwsim.analytic.training import TIME_PARTS, TRAFFIC_AXES, TrainingColumns
 from hwsim.specs.strategy import COLUMN_NAMES, plain_value
 from hwsim.units import GIB, TERA
@@ -127,7 +128,7 @@ def _values(
     devices = int(strategy.pop("devices"))
     job, hardware = setting.job, setting.hardware
     status = hardware.accelerator.kernels.status
-    band, step = job.framework.band[status], sum(time_s[part] for part in TIME_PARTS)
+    band, step = job.framework.band[status], added(time_s[part] for part in TIME_PARTS)
     named = {"ep": 1, "etp": 1, **strategy}
     ordered = {name: named.pop(name) for name in CONTRACT_STRATEGY}
     counts = setting.parameters
@@ -148,7 +149,7 @@ def _values(
         "mfu": numbers["mfu"],
         "hfu": numbers["hfu"],
         "memory_bytes": memory_bytes,
-        "memory_allocated_bytes": sum(memory_bytes.values()),
+        "memory_allocated_bytes": added(memory_bytes[part] for part in PARTS),
         "memory_capacity_bytes": columns.memory.capacity_bytes,
         "flops_per_device": numbers["flops_per_device"],
         "energy_j": numbers["energy_j"],
@@ -156,6 +157,14 @@ def _values(
         "bottleneck": bottleneck(columns, time_s, numbers),
         "calibration": status,
     }
+
+
+def added(values: Iterable[float]) -> float:
+    """Sum in order, as the columns are summed (the built-in `sum` compensates rounding)."""
+    result = 0.0
+    for value in values:
+        result = result + value
+    return result
 
 
 def bottleneck(columns: TrainingColumns, time_s: dict[str, float], numbers: dict[str, float]) -> str:

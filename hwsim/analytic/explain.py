@@ -47,17 +47,16 @@ def _row(setting: Setting, machine: Machine, work: Work) -> dict[str, Any] | Non
             return None
         sent = float(np.max(machine.sent_bytes(work)))
         link = setting.network.links[0]
-        limit = sent / link.bandwidth_bytes_per_s / seconds
+        limit = link.least_s(sent) / seconds
         hidden = " (hidden)" if work.hidden else ""
         what = f"{work.kind} over {work.axis}{hidden}"
         status = link.tier.status
         return _filled(what, 0.0, 0.0, sent, seconds, link.tier.name, limit, status)
-    seconds = float(np.max(machine.device.seconds(work)))
+    seconds, waiting = (float(np.max(value)) for value in machine.device.cost(work))
     limit = float(np.max(machine.device.limit_s(work))) / seconds if seconds else 0.0
-    waits = float(np.max(machine.device.memory_bound_s(work))) > 0
     flops, moved = float(np.max(work.flops)), float(np.max(work.memory_bytes))
     status = setting.hardware.accelerator.kernels.status
-    return _filled(_title(work), flops, moved, 0.0, seconds, "memory" if waits else "compute", limit, status)
+    return _filled(_title(work), flops, moved, 0.0, seconds, "memory" if waiting > 0 else "compute", limit, status)
 
 
 def _filled(

@@ -126,12 +126,13 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     first_sets = np.where(interleaved, np.minimum(2.0 * s.pp, s.micro_batches), sets)
     start = share.embedding * blocks.embedding.saved_bytes * first_sets
     end = share.head * blocks.head.saved_bytes * np.where(interleaved, 1.0, sets)
-    gathered = np.where(
-        s.zero >= 3, GATHERED_LAYERS * blocks.layer.parameters * (precision.wire + 0.5 * framework.reduce_bytes), 0.0
-    )
+    at_a_time = np.minimum(GATHERED_LAYERS, share.layers) * blocks.layer.parameters
+    streams = (s.zero >= 3) & (s.shard > 1)
+    gathered = np.where(streams, at_a_time * (precision.wire + 0.5 * framework.reduce_bytes), 0.0)
     communicates = np.where(s.dp * s.cp > 1, framework.bucket_bytes, 0.0)
     buffers = gathered + communicates
-    again = np.maximum(blocks.layer.whole_bytes - blocks.layer.saved_bytes, 0.0) + blocks.transient_bytes
+    rerun = np.maximum(blocks.layer.whole_bytes - blocks.layer.saved_bytes, 0.0) + blocks.transient_bytes
+    again = np.where(share.layers > 0, rerun, 0.0)
     waiting_losses = np.where(s.schedule == pipeline.GPIPE, s.micro_batches, 1.0)
     loss = share.head * blocks.loss_bytes * waiting_losses
     workspace = buffers + np.maximum(loss, again)
@@ -150,6 +151,8 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
         "backward": lasting + parts["activations"] + workspace,
         "optimizer": lasting + communicates,
     }
-    allocated = lasting + parts["activations"] + workspace
+    allocated: Numeric = 0.0
+    for part in PARTS:
+        allocated = allocated + parts[part]
     reserved = allocated + framework.allocator_slack * (allocated - parts["runtime"])
     return StageMemory(parts, allocated, reserved, phases)

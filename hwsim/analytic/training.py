@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from hwsim.analytic.blocks import BlockCost, Machine, block_cost
+from hwsim.analytic.blocks import BlockCost, Machine, Pace, block_cost, pace, paced
 from hwsim.analytic.communication import DataTalk, data_talk, exposed_data, exposed_sends, send_talk
 from hwsim.analytic.distinct import per_distinct
 from hwsim.analytic.memory import Memory, Share, StageBlocks, memory, stage_shares
@@ -19,7 +19,7 @@ from hwsim.costs.energy import energy_j
 from hwsim.costs.money import cost_usd
 from hwsim.costs.network import axis_stride
 from hwsim.formulas import pipeline
-from hwsim.formulas.training import model_flops, utilization
+from hwsim.formulas.training import model_flops
 from hwsim.formulas.types import Numeric
 from hwsim.ops import block as block_ops
 from hwsim.ops.axes import context, data, tensor
@@ -79,17 +79,13 @@ class TrainingColumns:
     @property
     def mfu(self) -> Numeric:
         """Model FLOPs over dense peak."""
-        return utilization(self.model_flops, self.step_time_s, self.strategies.devices, self._peak)
+        return self.setting.device.utilization(self.model_flops, self.step_time_s, self.strategies.devices)
 
     @property
     def hfu(self) -> Numeric:
         """The same with recompute counted."""
         executed = self.model_flops + self.recomputed_flops
-        return utilization(executed, self.step_time_s, self.strategies.devices, self._peak)
-
-    @property
-    def _peak(self) -> Numeric:
-        return self.setting.device.gemm.peak_flops_per_s
+        return self.setting.device.utilization(executed, self.step_time_s, self.strategies.devices)
 
     @property
     def busy_s(self) -> Numeric:
@@ -137,8 +133,9 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
     send_keys = (s.tp, s.cp, s.dp, s.pp, s.order, s.micro_batch, s.seq_len, s.sequence_parallel)
     sends = per_distinct(lambda rows: send_talk(setting, rows), s, send_keys)
     shares = stage_shares(setting.model.layers, s)
-    micro_batch = stage_cost(blocks, slowest_share(blocks, shares))
-    waiting_s = host_wait(setting, micro_batch)
+    launch_s = launch_time(setting)
+    micro_batch = stage_cost(blocks, slowest_share(blocks, shares, launch_s))
+    beat = pace(micro_batch, launch_s)
     steps = s.micro_batches
     time_s = {
         "forward": steps * micro_batch.forward_s,
@@ -146,11 +143,11 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
         "recompute": steps * micro_batch.recompute_s,
         "tp": steps * (micro_batch.tp_forward_s + micro_batch.tp_backward_s),
         "cp": steps * (micro_batch.cp_forward_s + micro_batch.cp_backward_s),
-        "pp": exposed_sends(setting, s, sends.send_s, micro_batch),
-        "dp": exposed_data(setting, s, gradients, micro_batch),
-        "bubble": bubble(blocks, s, micro_batch, waiting_s),
+        "pp": exposed_sends(setting, s, sends.send_s, beat),
+        "dp": exposed_data(setting, s, gradients, beat),
+        "bubble": bubble(blocks, s, beat, launch_s),
         "optimizer": gradients.optimizer_s,
-        "launch": steps * waiting_s,
+        "launch": steps * beat.waiting_s,
     }
     step: Numeric = 0.0
     for part in TIME_PARTS:
@@ -174,12 +171,11 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
     )
 
 
-def host_wait(setting: Setting, micro_batch: BlockCost) -> Numeric:
-    """Seconds per micro-batch that the device waits for the host to launch its kernels."""
+def launch_time(setting: Setting) -> float:
+    """Host seconds to launch one kernel."""
     kernels, framework = setting.hardware.accelerator.kernels, setting.job.framework
     graphs = framework.compiled if setting.job.graphs is None else setting.job.graphs
-    per_kernel_s = kernels.graph_launch if graphs else kernels.launch + framework.kernel_dispatch
-    return np.maximum(micro_batch.kernels * per_kernel_s - block_s(micro_batch), 0.0)
+    return kernels.graph_launch if graphs else kernels.launch + framework.kernel_dispatch
 
 
 def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
@@ -206,23 +202,24 @@ def stage_cost(blocks: StageBlocks, share: Share) -> BlockCost:
     return cost
 
 
-def slowest_share(blocks: StageBlocks, shares: dict[str, Share]) -> Share:
+def slowest_share(blocks: StageBlocks, shares: dict[str, Share], launch_s: float) -> Share:
     """The stage that takes longest for a micro-batch."""
-    per_block = [block_s(block) for block in (blocks.layer, blocks.embedding, blocks.head)]
+    kinds = (blocks.layer, blocks.embedding, blocks.head)
+    names = ("forward_total_s", "backward_total_s", "forward_kernels", "backward_kernels")
+    per_block = [[getattr(kind, name) for kind in kinds] for name in names]
+
+    def seconds_of(share: Share) -> Numeric:
+        forward, backward, *kernels = (share.of(*values) for values in per_block)
+        return sum(paced((forward, backward), (kernels[0], kernels[1]), launch_s))
+
     slowest = shares["first"]
-    longest = slowest.of(*per_block)
+    longest = seconds_of(slowest)
     for share in (shares["middle"], shares["last"]):
-        seconds = share.of(*per_block)
-        slowest = Share(
-            *(np.where(seconds > longest, getattr(share, f.name), getattr(slowest, f.name)) for f in fields(Share))
-        )
+        seconds = seconds_of(share)
+        later = seconds > longest
+        slowest = Share(*(np.where(later, getattr(share, f.name), getattr(slowest, f.name)) for f in fields(Share)))
         longest = np.maximum(seconds, longest)
     return slowest
-
-
-def block_s(block: BlockCost) -> Numeric:
-    """Forward and backward of one micro-batch through one block."""
-    return block.forward_total_s + block.backward_total_s
 
 
 def busiest(blocks: StageBlocks, shares: dict[str, Share], field: str, extra: dict[str, Numeric]) -> Numeric:
@@ -241,9 +238,9 @@ def received(s: Strategies, shares: dict[str, Share], regather_bytes: Numeric) -
     }
 
 
-def bubble(blocks: StageBlocks, s: Strategies, slowest: BlockCost, waiting_s: Numeric) -> Numeric:
+def bubble(blocks: StageBlocks, s: Strategies, slowest: Pace, launch_s: float) -> Numeric:
     """Seconds the slowest stage waits while the pipeline fills and drains."""
-    total = blocks.layers * block_s(blocks.layer) + block_s(blocks.embedding) + block_s(blocks.head)
-    backward_input = slowest.backward_total_s - slowest.weight_s + waiting_s
-    parts = (slowest.forward_total_s, backward_input, slowest.weight_s)
-    return pipeline.bubble_s(parts, total + waiting_s * s.pp, s.pp, s.vpp, s.micro_batches, s.schedule)
+    whole = pace(blocks.layer * blocks.layers + blocks.embedding + blocks.head, launch_s)
+    parts = (slowest.forward_s, slowest.backward_s - slowest.weight_s, slowest.weight_s)
+    totals = (whole.total_s, whole.weight_s)
+    return pipeline.bubble_s(parts, totals, s.pp, s.vpp, s.micro_batches, s.schedule)

@@ -9,8 +9,9 @@ import numpy as np
 
 from hwsim.errors import UsageError, did_you_mean
 from hwsim.formulas.attention import AttentionMachine, attention_backward_s, attention_forward_s
-from hwsim.formulas.gemm import GemmMachine, gemm_compute_s, gemm_memory_s, gemm_s
+from hwsim.formulas.gemm import GemmMachine, gemm_compute_s, gemm_memory_s, gemm_s, joined_s
 from hwsim.formulas.stream import StreamMachine, stream_s
+from hwsim.formulas.training import utilization
 from hwsim.formulas.types import Numeric
 from hwsim.ops.work import Attention, Collective, Gemm, Stream, Work
 from hwsim.specs.base import Spec
@@ -25,6 +26,10 @@ class Device:
     attention: AttentionMachine
     stream: StreamMachine
 
+    def utilization(self, flops: Numeric, seconds: Numeric, devices: Numeric) -> Numeric:
+        """Fraction of the dense peak of `devices` that `flops` in `seconds` amount to. [-]"""
+        return utilization(flops, seconds, devices, self.gemm.peak_flops_per_s)
+
     def seconds(self, work: Work) -> Numeric:
         """Device time of one kernel; a collective takes none here. [s]"""
         if isinstance(work, Gemm):
@@ -37,15 +42,17 @@ class Device:
             return np.where(np.asarray(work.memory_bytes) > 0, stream_s(work.memory_bytes, self.stream), 0.0)
         return 0.0
 
-    def memory_bound_s(self, work: Work) -> Numeric:
-        """The kernel's time if memory holds it back, else 0. [s]"""
+    def cost(self, work: Work) -> tuple[Numeric, Numeric]:
+        """Device time of a kernel, and the same again if memory holds it back, else 0. [s]"""
         if isinstance(work, Stream):
-            return self.seconds(work)
+            seconds = self.seconds(work)
+            return seconds, seconds
         if isinstance(work, Gemm):
             compute = gemm_compute_s(work.m, work.n, work.k, self.gemm, work.batch)
             memory = gemm_memory_s(work.m, work.n, work.k, self.gemm, work.batch, work.input_bytes, work.output_bytes)
-            return np.where(memory > compute, self.seconds(work), 0.0)
-        return 0.0
+            seconds = joined_s(compute, memory, self.gemm.latency_s)
+            return seconds, np.where(memory > compute, seconds, 0.0)
+        return self.seconds(work), 0.0
 
     def limit_s(self, work: Work) -> Numeric:
         """The data-sheet roofline of the kernel: no machine does it faster. [s]"""

@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from hwsim.errors import UsageError
 from hwsim.formulas import collectives, topology
 from hwsim.formulas.types import Numeric
 from hwsim.specs.hardware import Cluster, CollectiveName, Protocol, Tier
@@ -33,6 +34,10 @@ class Link:
     bandwidth_bytes_per_s: float
     edge: float
     wraps: float
+
+    def least_s(self, sent_bytes: float) -> float:
+        """Time to send at the full rate of the link. [s]"""
+        return sent_bytes / self.bandwidth_bytes_per_s
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,10 @@ class Network:
 
 def network(cluster: Cluster, devices: int) -> Network:
     """Lay a job of `devices` out on a cluster: every domain is filled with as many as divide the job evenly."""
+    largest = cluster.tiers[-1].size
+    if largest is not None and devices > largest:
+        msg = f"{cluster.name} holds at most {largest} devices, not {devices}"
+        raise UsageError(msg)
     links: list[Link] = []
     inner = 1
     for tier in cluster.tiers:

@@ -68,7 +68,7 @@ class AttentionMachine(NamedTuple):
 
 
 def attended_pairs(q_len: Numeric, kv_len: Numeric, causal: Numeric) -> Numeric:
-    """Query-key pairs of one head: all of them, or those a causal mask leaves.
+    """Query-key pairs of one head: all of them, or those a causal mask leaves. [-]
 
     Row i of a causal mask sees kv - q + i keys (i from 1 to q): q * (kv - (q - 1) / 2) pairs. Queries are the last
     ``q_len`` of ``kv_len`` positions; the caller caps ``kv_len`` at a sliding window.
@@ -92,7 +92,7 @@ def attended_pairs(q_len: Numeric, kv_len: Numeric, causal: Numeric) -> Numeric:
 def attention_flops(
     batch: Numeric, q_len: Numeric, kv_len: Numeric, heads: Numeric, head_dim: Numeric, causal: Numeric
 ) -> Numeric:
-    """Forward matmul FLOPs of softmax(q k') v: two multiply-adds per pair and head dimension.
+    """Forward matmul FLOPs of softmax(q k') v: two multiply-adds per pair and head dimension. [FLOP]
 
     Examples
     --------

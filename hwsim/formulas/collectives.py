@@ -22,7 +22,7 @@ def _present(devices: Numeric) -> Numeric:
 
 
 def ceil_log2(count: Numeric) -> Numeric:
-    """Smallest k with 2**k >= count, exactly: read off the exponent of the float, no logarithm.
+    """Smallest k with 2**k >= count, exactly: read off the exponent of the float, no logarithm. [-]
 
     Examples
     --------
@@ -65,7 +65,7 @@ def wire_bytes(op: str, total_bytes: Numeric, devices: Numeric) -> Numeric:
 
 
 def steps(op: str, algorithm: str, devices: Numeric) -> Numeric:
-    """Number of dependent messages, each of which pays the latency of a hop once.
+    """Number of dependent messages, each of which pays the latency of a hop once. [-]
 
     A ring passes n-1 messages per phase. A tree needs ceil(log2 n) per phase; the double binary tree keeps all links
     busy at that depth (Sanders, Speck, Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan",

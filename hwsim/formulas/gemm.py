@@ -68,7 +68,7 @@ class GemmMachine(NamedTuple):
 
 
 def gemm_flops(m: Numeric, n: Numeric, k: Numeric, batch: Numeric = 1.0) -> Numeric:
-    """FLOPs of ``batch`` multiplies y[m, n] = x[m, k] w[k, n]: a multiply and an add per product.
+    """FLOPs of ``batch`` multiplies y[m, n] = x[m, k] w[k, n]: a multiply and an add per product. [FLOP]
 
     Examples
     --------
@@ -175,8 +175,25 @@ def gemm_s(
     """
     compute = gemm_compute_s(m, n, k, machine, batch)
     memory = gemm_memory_s(m, n, k, machine, batch, input_bytes, output_bytes)
-    joined: Numeric = np.sqrt(compute * compute + memory * memory)
-    return machine.latency_s + joined
+    return joined_s(compute, memory, machine.latency_s)
+
+
+def joined_s(compute_s: Numeric, memory_s: Numeric, latency_s: Numeric) -> Numeric:
+    """Time of a kernel whose main loops and memory traffic overlap as far as measured devices let them. [s]
+
+    Parameters
+    ----------
+    compute_s, memory_s
+        Both durations when the other costs nothing [s].
+    latency_s
+        Fixed time [s].
+
+    Examples
+    --------
+    >>> float(joined_s(3.0, 4.0, 1.0))
+    6.0
+    """
+    return latency_s + np.sqrt(compute_s * compute_s + memory_s * memory_s)
 
 
 __all__ = [
@@ -189,4 +206,5 @@ __all__ = [
     "gemm_flops",
     "gemm_memory_s",
     "gemm_s",
+    "joined_s",
 ]

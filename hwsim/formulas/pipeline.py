@@ -90,7 +90,7 @@ def in_flight_chunks(pp: Numeric, vpp: Numeric, micro_batches: Numeric, stage: N
 
 def bubble_s(
     slowest: tuple[Numeric, Numeric, Numeric],
-    total_s: Numeric,
+    whole: tuple[Numeric, Numeric],
     pp: Numeric,
     vpp: Numeric,
     micro_batches: Numeric,
@@ -102,8 +102,8 @@ def bubble_s(
     ----------
     slowest : tuple of numeric
         Forward, backward-for-inputs and backward-for-weights seconds of one micro-batch on the slowest stage. [s]
-    total_s : numeric
-        Forward plus backward of one micro-batch through all stages. [s]
+    whole : tuple of numeric
+        Forward plus backward of one micro-batch through all stages, and the backward-for-weights part of it. [s]
     pp, vpp, micro_batches : numeric
         Stages, chunks per stage, micro-batches per step. [-]
     schedule : numeric
@@ -113,7 +113,7 @@ def bubble_s(
     -----
     GPipe, 1F1B: the other stages' time for one micro-batch, ``(pp - 1)(F + B + W)`` for equal stages. Interleaving
     divides it by `vpp`; a last group of fewer than `pp` micro-batches leaves ``vpp - 1`` rounds partly empty. ZB-H1
-    fills part of it with weight gradients: ``(pp - 1)(F + B - W)`` [1]_. DualPipe feeds both ends:
+    fills it with weight gradients, as many as there are: ``(pp - 1)(F + B - W)`` [1]_. DualPipe feeds both ends:
     ``(pp/2 - 1)(F&B + B - 3W)`` with F and B overlapped [2]_.
 
     References
@@ -123,17 +123,18 @@ def bubble_s(
 
     Examples
     --------
-    >>> [float(bubble_s((1.0, 1.0, 1.0), 12.0, 4, 1, 8, schedule)) for schedule in (ONE_F_ONE_B, ZB_H1)]
+    >>> [float(bubble_s((1.0, 1.0, 1.0), (12.0, 4.0), 4, 1, 8, schedule)) for schedule in (ONE_F_ONE_B, ZB_H1)]
     [9.0, 3.0]
     """
     forward_s, input_s, weight_s = slowest
+    total_s, total_weight_s = whole
     stage_s = forward_s + input_s + weight_s
     others_s = np.maximum(total_s - stage_s, 0.0)
-    shape = others_s / stage_s
-    zero_bubble = shape * np.maximum(forward_s + input_s - weight_s, 0.0)
-    dual = np.maximum(shape / 2.0 - 0.5, 0.0) * np.maximum(forward_s + 2.0 * input_s - weight_s, 0.0)
     missing = np.mod(pp - np.mod(1.0 * micro_batches, pp), pp)
     waiting = others_s / vpp + (vpp - 1.0) * missing * stage_s / vpp
-    waiting = np.where(np.asarray(schedule) == ZB_H1, zero_bubble, waiting)
+    filled = np.minimum(2.0 * np.maximum(total_weight_s - weight_s, 0.0), 1.0 * micro_batches * weight_s)
+    waiting = np.where(np.asarray(schedule) == ZB_H1, np.maximum(others_s - filled, 0.0), waiting)
+    pairs = np.maximum(0.5 * pp - 1.0, 0.0)
+    dual = pairs * np.maximum(forward_s + 2.0 * input_s - weight_s, 0.0)
     waiting = np.where(np.asarray(schedule) == DUALPIPE, dual, waiting)
     return np.where(np.asarray(pp) > 1, waiting, 0.0)

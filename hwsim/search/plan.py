@@ -12,6 +12,7 @@ import numpy as np
 from hwsim.analytic.estimate import SCHEMA_VERSION, TrainingEstimate, estimates, frame
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import TrainingColumns, evaluate
+from hwsim.costs.what_if import nudged
 from hwsim.errors import InfeasibleError
 from hwsim.search.space import Pins, Space, build_space
 from hwsim.search.training_search import HEADROOM, Found, search
@@ -32,7 +33,10 @@ OBJECTIVES: Mapping[str, Callable[[TrainingColumns], Any]] = {
 }
 """What is minimised, by name; the batch is given, so throughput and latency both mean the shortest step."""
 NUDGE = 1.1
-GROWTH_LIMIT = 4096
+REACH = 4096
+"""How many times the devices a fix may propose ..."""
+MOST_DEVICES = 1 << 20
+"""... and how many at most."""
 
 
 @dataclass(frozen=True)
@@ -203,12 +207,25 @@ def _on_time(request: Request, chosen: list[TrainingEstimate]) -> list[TrainingE
     if request.tokens is not None:
         asked = f"{show(request.tokens / needed / DAY_S, 'days')} ({asked})"
         reached = f"{show(request.tokens / fastest / DAY_S, 'days')} ({reached})"
-    more = int(np.ceil(request.devices * needed / fastest))
-    msg = (
-        f"the target of {asked} is missed: the fastest plan on {request.devices} devices takes {reached}. "
-        f"Nearest fix: about {more} devices (--gpus {more})."
-    )
+    fix = _faster(request, needed, fastest)
+    msg = f"the target of {asked} is missed: the fastest plan on {request.devices} devices reaches {reached}. {fix}"
     raise InfeasibleError(msg)
+
+
+def _faster(request: Request, needed: float, fastest: float) -> str:
+    """Smallest doubling of the devices, checked by a search, that is fast enough."""
+    devices = request.devices
+    while devices * fastest < needed * request.devices:
+        devices *= 2
+    for count in (devices, devices * 2):
+        if count > REACH * request.devices or count > MOST_DEVICES:
+            break
+        found = Found()
+        _search(request, count, found)
+        rates = [1.0 / step for step, _, devices_, _, _ in found.front if devices_ == count]
+        if rates and max(rates) * request.job.global_batch * request.job.seq_len >= needed:
+            return f"Nearest fix: {count} devices (--gpus {count})."
+    return "No number of devices within reach does: try a larger global batch, other hardware, or a later target."
 
 
 def _why(request: Request, found: Found) -> str:
@@ -237,7 +254,7 @@ def plain(name: str, value: float) -> str:
 def _nearest_fix(request: Request) -> str:
     """Smallest doubling of the devices that fits."""
     devices = request.devices
-    while devices < request.devices * GROWTH_LIMIT and devices < 10**6:
+    while devices * 2 <= min(request.devices * REACH, MOST_DEVICES):
         devices *= 2
         found = Found()
         _search(request, devices, found)
@@ -251,27 +268,7 @@ def what_helps(setting: Setting, best: TrainingEstimate) -> dict[str, float]:
     s = strategy_of(best)
     base = float(evaluate(setting, s).step_time_s[0])
     gains = {}
-    for name, hardware in _nudged(setting.hardware).items():
+    for name, hardware in nudged(setting.hardware, NUDGE).items():
         step = float(evaluate(Setting(setting.model, hardware, setting.job, setting.devices), s).step_time_s[0])
         gains[name] = base / step - 1.0
     return dict(sorted(gains.items(), key=lambda item: -item[1]))
-
-
-def _nudged(hardware: Hardware) -> dict[str, Hardware]:
-    """The hardware with 10 % more of one resource at a time."""
-    device, cluster = hardware.accelerator, hardware.cluster
-    peaks = {name: value * NUDGE for name, value in device.peak.model_dump().items() if value}
-    peak = device.model_copy(update={"peak": device.peak.model_copy(update=peaks)})
-    memory = device.memory.model_copy(update={"bandwidth": device.memory.bandwidth * NUDGE})
-    result = {
-        "matrix-unit peak": hardware.model_copy(update={"accelerator": peak}),
-        "memory bandwidth": hardware.model_copy(update={"accelerator": device.model_copy(update={"memory": memory})}),
-    }
-    for i, tier in enumerate(cluster.tiers):
-        share = cluster.node.nics * cluster.node.nic_bandwidth / cluster.node.devices
-        faster = tier.model_copy(update={"bandwidth": (tier.bandwidth or share) * NUDGE})
-        tiers = (*cluster.tiers[:i], faster, *cluster.tiers[i + 1 :])
-        result[f"{tier.name} bandwidth"] = hardware.model_copy(
-            update={"cluster": cluster.model_copy(update={"tiers": tiers})}
-        )
-    return result

@@ -50,7 +50,9 @@ class Space:
     global_batch: int
     seq_len: int
     meshes: Column
-    """(mesh, 4): tp, cp, dp, pp of every factorisation of the devices."""
+    """(mesh, 4): tp, cp, dp, pp of every factorisation of the devices that some strategy can use."""
+    dropped: Mapping[str, int]
+    """Other factorisations, counted by the rule they break."""
     vpps: Column
     micro_batches: Column
     orders: Column
@@ -73,18 +75,27 @@ class Space:
 
     @property
     def candidates(self) -> int:
-        """Size of the space."""
-        return prod(self.outer_shape) * prod(self.core_shape)
+        """Size of the space, factorisations dropped at the door included."""
+        return self.per_mesh * (len(self.meshes) + sum(self.dropped.values()))
+
+    @property
+    def per_mesh(self) -> int:
+        """Candidates that share a mesh."""
+        return prod(self.outer_shape) * len(self.vpps) * len(self.micro_batches)
 
     def decode(self, index: npt.NDArray[np.int64]) -> Strategies:
         """Candidates by flat index, as a table."""
         order, recompute, sharding, sp, *core = np.unravel_index(index, self.outer_shape + self.core_shape)
         return self._strategies(order, recompute, sharding, sp, self._core(*core))
 
-    def grid(self, core_index: npt.NDArray[np.int64]) -> Strategies:
-        """All candidates with these cores: open axes (order, recompute, sharding, sp, 1) against (cores,)."""
+    def grid(self, core_index: Index, picks: Sequence[Index] | None = None) -> Strategies:
+        """Candidates with these cores: open axes (order, recompute, sharding, sequence parallel, 1) against (cores,).
+
+        `picks` narrows each open axis to some positions.
+        """
+        chosen = [np.arange(n) for n in self.outer_shape] if picks is None else picks
         order, recompute, sharding, sp = (
-            np.arange(n).reshape([-1 if i == axis else 1 for i in range(5)]) for axis, n in enumerate(self.outer_shape)
+            positions.reshape([-1 if i == axis else 1 for i in range(5)]) for axis, positions in enumerate(chosen)
         )
         core = self._core(*np.unravel_index(core_index, self.core_shape))
         return self._strategies(order, recompute, sharding, sp, core)
@@ -117,7 +128,7 @@ class Space:
             **scalar,
             **core,
             zero=zero,
-            shard=np.where(shard > 0, np.minimum(shard, data), data),
+            shard=np.where(shard > 0, shard, data),
             recompute=self.recomputes[recompute],
             sequence_parallel=self.sequence_parallels[sp],
             schedule=plain if self.schedule is None else np.full_like(plain, self.schedule),
@@ -137,13 +148,64 @@ def divisors(number: int) -> list[int]:
     return sorted({*small, *(number // d for d in small)})
 
 
-def factorisations(devices: int) -> list[tuple[int, int, int, int]]:
-    """All (tp, cp, dp, pp) whose product is `devices`."""
-    result = []
-    for tp in divisors(devices):
-        for cp in divisors(devices // tp):
-            result += [(tp, cp, dp, devices // (tp * cp * dp)) for dp in divisors(devices // (tp * cp))]
-    return result
+Mesh = tuple[int, int, int, int]
+TP_RULE = "tp does not divide heads and ffn"
+CP_RULE = "cp does not divide the sequence into 2 cp chunks"
+DP_RULE = "global batch does not split into dp x micro-batch"
+PP_RULE = "fewer layers than pipeline chunks"
+
+
+def factorisations(
+    model: Model, devices: int, global_batch: int, seq_len: int, pins: Pins
+) -> tuple[list[Mesh], dict[str, int]]:
+    """All (tp, cp, dp, pp) whose product is `devices` and that the model and batch allow, and how many they do not.
+
+    The rest is counted, not listed: a number of devices with many divisors has millions of factorisations.
+    """
+    meshes: list[Mesh] = []
+    dropped: dict[str, int] = {}
+
+    def pinned(axis: str, number: int) -> list[int]:
+        return [size for size in divisors(number) if size in pins.get(axis, (size,))]
+
+    def drop(rule: str, count: int) -> None:
+        dropped[rule] = dropped.get(rule, 0) + count
+
+    for tp in pinned("tp", devices):
+        rest = devices // tp
+        if model.heads % tp or model.ffn % tp:
+            drop(TP_RULE, ordered_products(rest, 3))
+            continue
+        for cp in pinned("cp", rest):
+            if cp > 1 and seq_len % (2 * cp):
+                drop(CP_RULE, ordered_products(rest // cp, 2))
+                continue
+            for dp in pinned("dp", rest // cp):
+                pp = rest // (cp * dp)
+                if pp not in pins.get("pp", (pp,)):
+                    continue
+                rule = DP_RULE if global_batch % dp else PP_RULE if pp > model.layers + 2 else None
+                meshes += [(tp, cp, dp, pp)] if rule is None else []
+                if rule is not None:
+                    drop(rule, 1)
+    return meshes, dropped
+
+
+def ordered_products(number: int, factors: int) -> int:
+    """In how many ways `number` is a product of `factors` ordered positive integers.
+
+    Examples
+    --------
+    >>> ordered_products(8, 2), ordered_products(12, 3)
+    (4, 18)
+    """
+    if factors == 1:
+        return 1
+    return (
+        sum(ordered_products(number // d, factors - 1) for d in divisors(number))
+        if factors > 2
+        else len(divisors(number))
+    )
 
 
 def build_space(model: Model, devices: int, global_batch: int, seq_len: int, pins: Pins, node_devices: int) -> Space:
@@ -152,15 +214,8 @@ def build_space(model: Model, devices: int, global_batch: int, seq_len: int, pin
     def pinned(name: str, values: Sequence[float]) -> Column:
         return np.array([float(v) for v in pins.get(name, tuple(values))])
 
-    meshes = np.array(
-        [
-            mesh
-            for mesh in factorisations(devices)
-            if all(size in pins.get(axis, (size,)) for axis, size in zip(AXES, mesh, strict=True))
-        ],
-        dtype=np.float64,
-    ).reshape(-1, 4)
-    stages = sorted({int(pp) for pp in meshes[:, 3]})
+    meshes, dropped = factorisations(model, devices, global_batch, seq_len, pins)
+    stages = sorted({pp for _, _, _, pp in meshes})
     chunks = sorted({d for pp in stages if pp > 1 for d in divisors(-(-model.layers // pp))} | {1})
     shardings = [(0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (3.0, 0.0), (3.0, float(node_devices))]
     shardings = [pair for pair in shardings if pair[0] in pins.get("zero", (pair[0],))]
@@ -170,7 +225,8 @@ def build_space(model: Model, devices: int, global_batch: int, seq_len: int, pin
         devices=devices,
         global_batch=global_batch,
         seq_len=seq_len,
-        meshes=meshes,
+        meshes=np.array(meshes, dtype=np.float64).reshape(-1, 4),
+        dropped=dropped,
         vpps=pinned("vpp", chunks),
         micro_batches=pinned("micro_batch", divisors(global_batch)),
         orders=pinned("order", range(len(ORDERS))),
@@ -196,7 +252,13 @@ def parse_pins(settings: Sequence[str]) -> dict[str, tuple[float, ...]]:
         if not equals or name not in PINS:
             msg = f"--pin {shorten(setting)}: expected NAME=VALUE with NAME one of {', '.join(PINS)}"
             raise UsageError(msg + did_you_mean(name, PINS))
-        pins[name] = tuple(_pin_value(name, item.strip()) for item in value.split(","))
+        if name in pins:
+            msg = f"--pin {name}: given twice; list several values as {name}=1,2"
+            raise UsageError(msg)
+        pins[name] = tuple(dict.fromkeys(_pin_value(name, item.strip()) for item in value.split(",")))
+        if name == "schedule" and len(pins[name]) > 1:
+            msg = "--pin schedule: takes one value; run one plan for each schedule"
+            raise UsageError(msg)
     return pins
 
 
@@ -217,15 +279,27 @@ def _pin_value(name: str, text: str) -> float:
     return float(text)
 
 
-def duplicates(s: Strategies) -> npt.NDArray[np.bool_]:
-    """Candidates that place every group exactly as an earlier order does, or shard exactly as plain ZeRO."""
+def repeated_orders(s: Strategies) -> npt.NDArray[np.bool_]:
+    """Candidates of a grid that place every group exactly as an earlier order does."""
     distances = (np.where(getattr(s, axis) > 1, axis_stride(axis, s), 0.0) for axis in AXES)
     placed = np.broadcast_arrays(s.order, *distances)[1:]
-    repeated = np.zeros(placed[0].shape, dtype=bool)
+    return _repeats(placed, axis=0)
+
+
+def repeated_shardings(s: Strategies) -> npt.NDArray[np.bool_]:
+    """Candidates of a grid that keep and send exactly what an earlier sharding does: over one device none shards."""
+    sharded = np.where(s.shard > 1, s.zero, 0.0)
+    return _repeats(np.broadcast_arrays(sharded, np.where(sharded > 0, s.shard, 0.0)), axis=2)
+
+
+def _repeats(columns: Sequence[npt.NDArray[np.float64]], axis: int) -> npt.NDArray[np.bool_]:
+    """Where all columns equal those at an earlier position along `axis`."""
+    moved = [np.moveaxis(column, axis, 0) for column in columns]
+    repeated = np.zeros(moved[0].shape, dtype=bool)
     for later in range(1, len(repeated)):
         for earlier in range(later):
             same = np.ones(repeated.shape[1:], dtype=bool)
-            for stride in placed:
-                same = same & (stride[later] == stride[earlier])
+            for column in moved:
+                same = same & (column[later] == column[earlier])
             repeated[later] = repeated[later] | same
-    return repeated
+    return np.moveaxis(repeated, 0, axis)

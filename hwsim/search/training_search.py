@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import TrainingColumns, evaluate, illegal
+from hwsim.costs.network import AXES
 from hwsim.formulas import pipeline
 from hwsim.ops.axes import data
 from hwsim.search.pareto import pareto_front
-from hwsim.search.space import Space, duplicates
+from hwsim.search.space import Index, Space, repeated_orders, repeated_shardings
 from hwsim.specs.job import OPTIMIZER_STATE_BYTES
 from hwsim.specs.strategy import Strategies
 
@@ -26,6 +28,7 @@ FRONT_PROBES = 8
 HEADROOM = 0.04
 """Share of device memory a plan leaves free, since estimates err and peaks vary."""
 Score = Callable[[TrainingColumns], npt.NDArray[np.float64]]
+Column = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -59,21 +62,62 @@ class Found:
 
 def search(setting: Setting, space: Space, score: Score, found: Found) -> None:
     """Evaluate every candidate of `space` into `found`; `score` is minimised."""
-    outer = prod(space.outer_shape)
     found.candidates += space.candidates
+    for rule, count in space.dropped.items():
+        found.reject(rule, count * space.per_mesh)
     for core_index in space.core_chunks(CORE_CHUNK):
-        survivors = _legal_cores(setting, space, core_index, outer, found)
-        rows = max(1, ROWS_PER_CHUNK // outer)
-        for start in range(0, len(survivors), rows):
-            _cost(setting, space, survivors[start : start + rows], score, found)
+        for alike in _alike(space, _legal_cores(setting, space, core_index, found)):
+            _cost_alike(setting, space, alike, score, found)
 
 
-def _legal_cores(
-    setting: Setting, space: Space, core_index: npt.NDArray[np.int64], outer: int, found: Found
-) -> npt.NDArray[np.int64]:
-    """Cores that are legal whatever the open axes say, and whose model state can fit."""
+def _alike(space: Space, core_index: Index) -> list[Index]:
+    """Cores grouped by which axes they use at all: those of a group leave the same open choices."""
     s = space.decode(core_index)
-    plain = Strategies(**{**s.__dict__, "zero": np.zeros_like(s.tp), "sequence_parallel": np.zeros_like(s.tp)})
+    used = np.zeros(len(core_index), dtype=np.int64)
+    for axis in AXES:
+        used = 2 * used + (getattr(s, axis) > 1)
+    return [core_index[used == kind] for kind in np.unique(used)]
+
+
+def _cost_alike(setting: Setting, space: Space, core_index: Index, score: Score, found: Found) -> None:
+    """Cost a group of cores, open axes narrowed to the positions that any of them can use."""
+    s = space.grid(core_index)
+    alive = np.ones((*space.outer_shape, len(core_index)), dtype=bool)
+    for reason, mask in (unwanted(setting, space, s) | illegal(setting.model, s)).items():
+        _drop(found, alive, reason, mask)
+    axes = range(alive.ndim - 1)
+    picks = [np.flatnonzero(alive.any(axis=tuple(a for a in range(alive.ndim) if a != axis))) for axis in axes]
+    found.evaluated += int(np.count_nonzero(alive))
+    outer = prod(len(positions) for positions in picks)
+    size = max(1, ROWS_PER_CHUNK // max(outer, 1))
+    for start in range(0, len(core_index) if outer else 0, size):
+        cores = slice(start, start + size)
+        part = alive[..., cores][np.ix_(*picks, np.arange(len(core_index[cores])))]
+        _cost(setting, _Chunk(space, core_index[cores], picks, part), score, found)
+
+
+@dataclass
+class _Chunk:
+    """Some cores against the picked positions of the open axes, and which of those candidates are alive."""
+
+    space: Space
+    core_index: Index
+    picks: list[Index]
+    alive: npt.NDArray[np.bool_]
+
+    def candidate(self, coordinates: Sequence[Any]) -> int:
+        """Flat candidate index of coordinates in this chunk."""
+        *outer, core = coordinates
+        chosen = [positions[coordinate] for positions, coordinate in zip(self.picks, outer, strict=True)]
+        return int(self.space.flat_index(chosen, self.core_index[core]))
+
+
+def _legal_cores(setting: Setting, space: Space, core_index: Index, found: Found) -> Index:
+    """Cores that are legal whatever the open axes say, and whose model state can fit."""
+    outer = prod(space.outer_shape)
+    s = space.decode(core_index)
+    off = np.zeros_like(s.tp)
+    plain = Strategies(**{**s.__dict__, "zero": off, "shard": s.dp * s.cp, "sequence_parallel": off})
     alive = np.ones(len(core_index), dtype=bool)
     for reason, mask in illegal(setting.model, plain).items():
         bad = alive & mask
@@ -117,41 +161,28 @@ def _least_bytes(setting: Setting, space: Space, s: Strategies) -> npt.NDArray[n
     return bound
 
 
-def _cost(setting: Setting, space: Space, core_index: npt.NDArray[np.int64], score: Score, found: Found) -> None:
-    """Cost the grid of the open axes against some cores and fold it into `found`."""
-    s = space.grid(core_index)
-    shape = (*space.outer_shape, len(core_index))
-    alive = np.ones(shape, dtype=bool)
-    for reason, mask in unwanted(setting, space, s).items():
-        _drop(found, alive, reason, mask)
-    for reason, mask in illegal(setting.model, s).items():
-        _drop(found, alive, reason, mask)
-    found.evaluated += int(np.count_nonzero(alive))
+def _cost(setting: Setting, chunk: _Chunk, score: Score, found: Found) -> None:
+    """Cost a chunk and fold it into `found`."""
+    alive, s = chunk.alive, chunk.space.grid(chunk.core_index, chunk.picks)
     columns = evaluate(setting, s)
-    reserved = np.broadcast_to(columns.memory.reserved_bytes, shape)
+    reserved = np.broadcast_to(columns.memory.reserved_bytes, alive.shape)
     if np.any(alive):
         found.note_closest(float(reserved[alive].min()))
     _drop(found, alive, OUT_OF_MEMORY, columns.memory.reserved_bytes > _capacity(setting))
     found.feasible += int(np.count_nonzero(alive))
-    _note_best(space, core_index, np.where(alive, score(columns), np.inf), reserved, s, found)
-    _note_front(space, core_index, np.where(alive, columns.step_time_s, np.inf), reserved, found)
+    _note_best(chunk, np.where(alive, score(columns), np.inf), reserved, s, found)
+    _note_front(chunk, np.where(alive, columns.step_time_s, np.inf), reserved, found)
 
 
 def unwanted(setting: Setting, space: Space, s: Strategies) -> dict[str, npt.NDArray[np.bool_]]:
     """Candidates that a plan leaves out though an estimate would take them: repeats, and what nobody runs."""
-    data_ranks = s.dp * s.cp
-    grouped = space.shardings[:, 1].reshape(1, 1, -1, 1, 1) > 0
-    plain = np.any(space.shardings[:, 1] == 0)
-    chunks = s.pp * s.vpp
-    layers = 1.0 * setting.model.layers
+    chunks, layers = s.pp * s.vpp, 1.0 * setting.model.layers
     uneven = (np.mod(layers, chunks) != 0) & (np.mod(layers + 2.0, chunks) != 0)
+    useless = (s.sequence_parallel > 0) & (s.tp == 1) & (len(space.sequence_parallels) > 1)
     return {
-        DUPLICATE: duplicates(s),
-        f"{DUPLICATE}: sequence parallelism without tp": (s.sequence_parallel > 0)
-        & (s.tp == 1)
-        & (len(space.sequence_parallels) > 1),
-        f"{DUPLICATE}: zero without dp or cp": (s.zero > 0) & (data_ranks == 1) & (len(space.shardings) > 1),
-        f"{DUPLICATE}: shard group as large as dp x cp": grouped & (s.shard == data_ranks) & plain,
+        DUPLICATE: repeated_orders(s),
+        f"{DUPLICATE}: sharding": repeated_shardings(s),
+        f"{DUPLICATE}: sequence parallelism without tp": useless,
         "vpp splits the layers unevenly": (s.vpp > 1) & uneven,
         "micro-batches do not divide by pp (interleaved)": (s.vpp > 1) & (np.mod(s.micro_batches, s.pp) != 0),
         "zero stage is not run with a pipeline": (s.pp > 1)
@@ -168,59 +199,36 @@ def _drop(found: Found, alive: npt.NDArray[np.bool_], reason: str, mask: npt.NDA
         found.reject(reason, before - int(np.count_nonzero(alive)))
 
 
-def _note_best(
-    space: Space,
-    core_index: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float64],
-    reserved: npt.NDArray[np.float64],
-    s: Strategies,
-    found: Found,
-) -> None:
-    """Remember the best candidate of every mesh."""
-    flat = scores.reshape(-1, scores.shape[-1])
-    winner = flat.argmin(axis=0)
-    every = np.arange(len(core_index))
-    values, bytes_ = flat[winner, every], reserved.reshape(flat.shape)[winner, every]
+def _note_best(chunk: _Chunk, scores: Column, reserved: Column, s: Strategies, found: Found) -> None:
+    """Remember the best candidate of every mesh; of equals the one that needs least memory."""
+    flat, memory = (values.reshape(-1, scores.shape[-1]) for values in (scores, reserved))
+    best = flat.min(axis=0)
+    winner = np.where(flat == best, memory, np.inf).argmin(axis=0)
+    needed = memory[winner, np.arange(len(best))]
     meshes = np.stack([s.tp, s.cp, s.dp, s.pp], axis=1)
-    for core in np.flatnonzero(np.isfinite(values)):
-        value, memory, mesh = float(values[core]), float(bytes_[core]), tuple(meshes[core].tolist())
+    for core in np.flatnonzero(np.isfinite(best)):
+        mesh, value = tuple(meshes[core].tolist()), (float(best[core]), float(needed[core]))
         known = found.best.get(mesh)
-        if known is None or (value, memory) < known[:2]:
-            outer = np.unravel_index(winner[core], space.outer_shape)
-            found.best[mesh] = (value, memory, int(space.flat_index(outer, core_index[core])), space)
+        if known is None or value < known[:2]:
+            outer = np.unravel_index(winner[core], scores.shape[:-1])
+            found.best[mesh] = (*value, chunk.candidate((*outer, core)), chunk.space)
 
 
-def _note_front(
-    space: Space,
-    core_index: npt.NDArray[np.int64],
-    seconds: npt.NDArray[np.float64],
-    reserved: npt.NDArray[np.float64],
-    found: Found,
-) -> None:
+def _note_front(chunk: _Chunk, seconds: Column, reserved: Column, found: Found) -> None:
     """Fold a chunk into the front of time, memory and devices: a few probes clear most rows, the rest is exact."""
     mask = np.isfinite(seconds)
-    same = [point for point in found.front if point[2] <= space.devices]
+    same = [point for point in found.front if point[2] <= chunk.space.devices]
     for point in same[:: max(1, len(same) // FRONT_PROBES)]:
         mask &= (seconds < point[0]) | (reserved < point[1])
     index = np.flatnonzero(mask)
     if not len(index):
         return
-    times, bytes_ = seconds.reshape(-1)[index], reserved.reshape(-1)[index]
-    order = np.lexsort((bytes_, times))
-    lowest = np.minimum.accumulate(bytes_[order])
+    times, needed = seconds.reshape(-1)[index], reserved.reshape(-1)[index]
+    order = np.lexsort((needed, times))
+    lowest = np.minimum.accumulate(needed[order])
     first = np.concatenate(([True], lowest[1:] < lowest[:-1]))
-    chosen = index[order[first]]
-    for flat in chosen:
-        *outer, core = np.unravel_index(flat, seconds.shape)
-        candidate = int(space.flat_index(outer, core_index[core]))
-        found.front.append(
-            (
-                float(seconds.reshape(-1)[flat]),
-                float(reserved.reshape(-1)[flat]),
-                float(space.devices),
-                candidate,
-                space,
-            )
-        )
-    costs = np.array([point[:3] for point in found.front])
-    found.front = [found.front[i] for i in pareto_front(costs)]
+    for position in order[first]:
+        candidate = chunk.candidate(np.unravel_index(index[position], seconds.shape))
+        devices = float(chunk.space.devices)
+        found.front.append((float(times[position]), float(needed[position]), devices, candidate, chunk.space))
+    found.front = [found.front[i] for i in pareto_front(np.array([point[:3] for point in found.front]))]
