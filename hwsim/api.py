@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
+from hwsim import arguments
 from hwsim.analytic.estimate import TrainingEstimate, estimates, frame
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import evaluate as evaluate_columns
-from hwsim.analytic.training import illegal
 from hwsim.costs.compute import device
 from hwsim.costs.network import network
-from hwsim.errors import InfeasibleError, UsageError, did_you_mean, shorten
+from hwsim.errors import InfeasibleError, UsageError
 from hwsim.ops.count import Parameters, parameters
 from hwsim.ops.work import Attention, Gemm, Stream, Work
 from hwsim.search.plan import OBJECTIVES, Plan, Request, plan_training
 from hwsim.search.space import parse_pins
-from hwsim.specs.hardware import Hardware
+from hwsim.specs.hardware import CollectiveName, Hardware
 from hwsim.specs.job import TrainingJob
 from hwsim.specs.library import Reference, load_framework, load_hardware, load_model, split_settings
 from hwsim.specs.model import Model
+from hwsim.specs.reading import Document
 from hwsim.specs.strategy import COLUMN_NAMES, Strategies, strategies
-from hwsim.units import DAY_S
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,11 @@ BATCH_TOKENS = 2**22
 """Tokens per optimizer step when no batch is given: 4 Mi, as for most models of 2020 to 2025 ..."""
 BATCH_TOKENS_PER_DEVICE = 2**10
 """... and at least this many per device, so that a large machine has work (Llama 3: 16 Mi on 16,384 devices)."""
-MAX_DEVICES = 10**7
+CHUNK_ROWS = 1 << 18
+"""Rows of a table evaluated at a time."""
+SHARED = ("global_batch", "seq_len")
+"""What both a job and a strategy say."""
+OTHERS = ("framework", "profiles")
 ModelLike = Reference | Model
 HardwareLike = Reference | Hardware
 
@@ -50,11 +54,11 @@ def plan(
     task: str = "train",
     objective: str = "throughput",
     top: int = 10,
-    pin: Sequence[str] = (),
+    pin: str | Sequence[str] = (),
     tokens: float | None = None,
     target_days: float | None = None,
     target_tokens_per_s: float | None = None,
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
     profiles: str | Path | None = None,
     **job: Any,
 ) -> Plan:
@@ -91,26 +95,17 @@ def plan(
     InfeasibleError
         If nothing fits: what binds, by how much, and the nearest change that fits.
     """
-    if task != "train":
-        msg = f"task {shorten(task)} is not supported yet: only 'train' is"
+    if arguments.text("task", task) in ("finetune", "infer"):
+        msg = f"task {task} is not built yet: only train is"
         raise UsageError(msg)
-    if objective not in OBJECTIVES:
-        msg = f"objective {shorten(objective)} is none of {', '.join(OBJECTIVES)}{did_you_mean(objective, OBJECTIVES)}"
-        raise UsageError(msg)
-    targets = {"tokens": tokens, "target_days": target_days, "target_tokens_per_s": target_tokens_per_s}
-    for name, value in targets.items():
-        if value is not None and not 0 < value < 1e30:
-            msg = f"{name}: must be a positive number, not {shorten(value)}"
-            raise UsageError(msg)
-    if target_days is not None:
-        if tokens is None or target_tokens_per_s is not None:
-            msg = "target_days needs tokens (a deadline for which budget?) and excludes target_tokens_per_s"
-            raise UsageError(msg)
-        target_tokens_per_s = tokens / (target_days * DAY_S)
-    _check_whole("top", top, 1000)
+    arguments.choice("task", task, ("train",))
+    arguments.choice("objective", objective, OBJECTIVES)
+    target_tokens_per_s = arguments.target_tokens_per_s(tokens, target_days, target_tokens_per_s)
+    arguments.whole("top", top, 1000)
+    pins = parse_pins(arguments.texts("pin", pin))
     setting = make_setting(model, hardware, gpus, settings=settings, profiles=profiles, **job)
     shape = (setting.model, setting.hardware, setting.job, gpus)
-    return plan_training(Request(*shape, objective, top, parse_pins(pin), tokens, target_tokens_per_s))
+    return plan_training(Request(*shape, objective, top, pins, tokens, target_tokens_per_s))
 
 
 def make_setting(
@@ -118,36 +113,51 @@ def make_setting(
     hardware: HardwareLike,
     gpus: int,
     *,
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
     profiles: str | Path | None = None,
-    global_batch: int | None = None,
-    seq_len: int | None = None,
     framework: str | None = None,
     **job: Any,
 ) -> Setting:
     """Load and check everything but the strategy, filling in a good engineer's defaults."""
-    _check_whole("gpus", gpus, MAX_DEVICES)
-    over = split_settings(settings)
-    spec = load_model(model, over.get("model"))
-    machine = load_hardware(hardware, profiles, {k: over[k] for k in ("accelerator", "cluster") if k in over})
-    length = min(DEFAULT_SEQ_LEN, spec.max_positions) if seq_len is None else seq_len
-    _check_whole("seq_len", length, 10**8)
-    tokens = max(BATCH_TOKENS, BATCH_TOKENS_PER_DEVICE * gpus)
-    batch = max(1, tokens // length) if global_batch is None else global_batch
-    _check_whole("global_batch", batch, 10**7)
-    given = {name: value for name, value in job.items() if value is not None}
-    habits = load_framework(framework or machine.accelerator.usual_framework, over.get("framework"))
-    given.setdefault("precision", _usual_precision(machine))
-    try:
-        asked = TrainingJob(seq_len=length, global_batch=batch, framework=habits, **given)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, p['loc']))}: {p['msg'][:1].lower()}{p['msg'][1:]}" for p in error.errors()
-        )
-        raise UsageError(problems) from None
-    setting = Setting(spec, machine, asked, gpus)
+    arguments.whole("gpus", gpus, arguments.MAX_DEVICES)
+    over = _overrides(settings)
+    given, fixed = arguments.job_fields(job), arguments.job_settings(over.get("job"))
+    arguments.named(job, (*arguments.JOB, "framework"))
+    if given.keys() & fixed.keys():
+        msg = f"{', '.join(given.keys() & fixed.keys())}: given twice, as an argument and by --set job"
+        raise UsageError(msg)
+    spec = load_model(model.model_dump(exclude_unset=True) if isinstance(model, Model) else model, over.get("model"))
+    folder = arguments.folder("profiles", profiles)
+    machine = load_hardware(hardware, folder, {k: over[k] for k in ("accelerator", "cluster") if k in over})
+    arguments.enough_devices("gpus", gpus, machine.cluster)
+    name = machine.accelerator.usual_framework if framework is None else arguments.text("framework", framework)
+    habits = load_framework(name, over.get("framework"))
+    length = min(DEFAULT_SEQ_LEN, spec.max_positions)
+    wanted = {"precision": _usual_precision(machine), "seq_len": length, **given, **fixed}
+    arguments.check_sequence(spec, wanted["seq_len"])
+    wanted.setdefault("global_batch", _usual_batch(wanted["seq_len"], gpus))
+    asked = TrainingJob(framework=habits, **wanted)
     device(machine.accelerator, asked.numbers.compute)
-    return setting
+    return Setting(spec, machine, asked, gpus)
+
+
+def _usual_batch(seq_len: int, gpus: int) -> int:
+    """About the usual tokens per step, in sequences that the odd part of the devices splits too.
+
+    Examples
+    --------
+    >>> _usual_batch(8192, 64), _usual_batch(8192, 96)
+    (512, 576)
+    """
+    batch = max(1, max(BATCH_TOKENS, BATCH_TOKENS_PER_DEVICE * gpus) // seq_len)
+    batch = min(batch, arguments.MAX_BATCH // 2)
+    odd = gpus // (gpus & -gpus)
+    if batch % odd == 0:
+        return batch
+    unit = odd
+    while 8 * unit <= batch:
+        unit *= 2
+    return -(-batch // unit) * unit
 
 
 def _usual_precision(machine: Hardware) -> str:
@@ -156,21 +166,14 @@ def _usual_precision(machine: Hardware) -> str:
     return next((name for name in ("bf16", "fp16", "fp32") if getattr(peaks, name)), "bf16")
 
 
-def _check_whole(name: str, value: Any, high: int) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or not 1 <= value <= high:
-        msg = f"{name}: must be a whole number from 1 to {high:,}, not {shorten(value)}"
-        raise UsageError(msg)
-
-
 def estimate_training(
     model: ModelLike,
     hardware: HardwareLike = DEFAULT_HARDWARE,
     gpus: int = 8,
     *,
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
     profiles: str | Path | None = None,
-    **arguments: Any,
+    **given: Any,
 ) -> Any:
     """Estimate one explicit strategy, or a table of them.
 
@@ -178,7 +181,7 @@ def estimate_training(
     ----------
     model, hardware, gpus, settings, profiles
         As for `plan`.
-    arguments
+    given
         Strategy columns (`tp`, `pp`, `vpp`, `cp`, `zero`, `shard`, `micro_batch`, `recompute`, `sequence_parallel`,
         `schedule`, `order`, and `global_batch`, `seq_len`), numbers or arrays of equal length, and job fields
         (`precision`, `optimizer`, `attention`, `graphs`, `framework`).
@@ -193,45 +196,34 @@ def estimate_training(
     UsageError, InputFileError
         For wrong arguments and files, and for strategies that are not legal.
     """
-    columns = {
-        name: arguments.pop(name) for name in COLUMN_NAMES if arguments.get(name) is not None and name != "devices"
-    }
-    scalar = {
-        name: columns[name] for name in ("global_batch", "seq_len") if name in columns and np.ndim(columns[name]) == 0
-    }
-    setting = make_setting(model, hardware, gpus, settings=settings, profiles=profiles, **scalar, **arguments)
-    table = any(np.ndim(value) for value in columns.values())
-    s = _checked_strategies(setting, columns)
-    if table:
+    setting, s = _asked(model, hardware, gpus, settings=settings, profiles=profiles, **given)
+    if s.shape:
         return frame(estimates(evaluate_columns(setting, s.take(slice(None)))))
     return estimates(evaluate_columns(setting, s))[0]
 
 
-def _checked_strategies(setting: Setting, columns: Mapping[str, Any]) -> Strategies:
-    """The strategies asked for, with the job's batch and the framework's habits where nothing was; legal ones only."""
-    job = setting.job
-    base: dict[str, Any] = {"global_batch": job.global_batch, "seq_len": job.seq_len}
-    if job.framework.usual_zero != 1:
-        base["zero"] = job.framework.usual_zero
-    s = strategies(devices=setting.devices, **{**base, **columns})
-    _refuse_illegal(setting, s)
-    return s
+def _asked(
+    model: ModelLike, hardware: HardwareLike, gpus: int, *, settings: str | Sequence[str] = (), **given: Any
+) -> tuple[Setting, Strategies]:
+    """The setting and the strategies asked for, legal ones only, with defaults where nothing was."""
+    arguments.named(given, (*COLUMN_NAMES[1:], *arguments.EXPERTS, *arguments.JOB, *OTHERS))
+    job = {name: given.pop(name) for name in (*arguments.JOB_ALONE, *OTHERS) if name in given}
+    columns = arguments.strategy_columns(given)
+    shared = {name: given[name] for name in SHARED if name in columns and not columns[name].ndim}
+    setting = make_setting(model, hardware, gpus, settings=settings, **shared, **job)
+    base: dict[str, Any] = {name: getattr(setting.job, name) for name in SHARED}
+    if setting.job.framework.usual_zero != 1:
+        base["zero"] = setting.job.framework.usual_zero
+    s = strategies(devices=gpus, **{**base, **columns})
+    if "global_batch" not in {**columns, **arguments.job_settings(_overrides(settings).get("job"))}:
+        unit = s.dp * s.micro_batch
+        s = replace(s, global_batch=np.asarray(np.ceil(s.global_batch / unit) * unit))
+    arguments.refuse_illegal(setting.model, s)
+    return setting, s
 
 
-def _refuse_illegal(setting: Setting, s: Strategies) -> None:
-    """UsageError naming every rule that the first illegal row breaks."""
-    masks = {reason: np.broadcast_to(mask, s.shape).reshape(-1) for reason, mask in illegal(setting.model, s).items()}
-    rows = np.flatnonzero(np.any(np.stack(list(masks.values())), axis=0))
-    if len(rows):
-        row, shown = int(rows[0]), s.row(int(rows[0]))
-        broken = "; ".join(reason for reason, mask in masks.items() if mask[row])
-        values = " ".join(
-            f"{name}={shown[name]}"
-            for name in ("tp", "pp", "vpp", "dp", "cp", "micro_batch", "global_batch", "seq_len")
-        )
-        where = f"strategy {row}: " if s.shape else ""
-        msg = f"{where}{broken} (devices={shown['devices']} {values} zero={shown['zero']} shard={shown['shard']})"
-        raise UsageError(msg)
+def _overrides(settings: str | Sequence[str]) -> dict[str, Document]:
+    return split_settings(arguments.texts("settings", settings))
 
 
 def evaluate(
@@ -259,49 +251,24 @@ def evaluate(
     """
     import pandas as pd
 
-    columns = _table(strategies_table)
+    arguments.named(job, (*arguments.JOB_ALONE, *OTHERS, "settings"))
+    columns = arguments.strategy_table(strategies_table)
     counts = np.unique(columns.devices)
     if len(counts) > 1:
-        parts = [columns.take(np.flatnonzero(np.broadcast_to(columns.devices, columns.shape) == n)) for n in counts]
-        index = [np.flatnonzero(np.broadcast_to(columns.devices, columns.shape) == n) for n in counts]
-        frames = [
-            evaluate(model, hardware, part, **job).set_index(rows) for part, rows in zip(parts, index, strict=True)
-        ]
+        index = [np.flatnonzero(columns.devices == count) for count in counts]
+        frames = [evaluate(model, hardware, columns.take(rows), **job).set_index(rows) for rows in index]
         return pd.concat(frames).sort_index()
-    first = {name: int(np.max(getattr(columns, name))) for name in ("global_batch", "seq_len")}
-    setting = make_setting(model, hardware, int(counts[0]), **{**job, **first})
+    setting = make_setting(model, hardware, int(counts[0]), **job)
     pieces = [
         _evaluated(setting, columns.take(slice(i, i + CHUNK_ROWS))) for i in range(0, columns.shape[0], CHUNK_ROWS)
     ]
     return pd.DataFrame({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]})
 
 
-CHUNK_ROWS = 1 << 16
-
-
-def _table(given: Any) -> Strategies:
-    """A frame, mapping or Strategies as a one-dimensional table."""
-    if isinstance(given, Strategies):
-        columns = given
-    else:
-        named = {"gpus": "devices", "chips": "devices"}
-        values = {named.get(str(name), str(name)): np.asarray(given[name]) for name in given}
-        missing = [name for name in ("devices", "global_batch", "seq_len") if name not in values]
-        if missing:
-            msg = f"the table of strategies lacks {', '.join(missing)}"
-            raise UsageError(msg)
-        columns = strategies(**values)
-    return (
-        columns.take(slice(None))
-        if columns.shape
-        else strategies(**{n: np.atleast_1d(getattr(columns, n)) for n in COLUMN_NAMES})
-    )
-
-
 def _evaluated(setting: Setting, s: Strategies) -> dict[str, npt.NDArray[Any]]:
     result = evaluate_columns(setting, s)
     broken = np.zeros(s.shape, dtype=bool)
-    for mask in illegal(setting.model, s).values():
+    for mask in arguments.broken_rules(setting.model, s).values():
         broken = broken | mask
     values: dict[str, Any] = {name: getattr(s, name) for name in COLUMN_NAMES}
     values |= {"legal": ~broken, "fits": result.fits & ~broken, "step_time_s": result.step_time_s}
@@ -321,17 +288,15 @@ def _evaluated(setting: Setting, s: Strategies) -> dict[str, npt.NDArray[Any]]:
 
 
 def explain(
-    model: ModelLike, hardware: HardwareLike = DEFAULT_HARDWARE, gpus: int = 8, **arguments: Any
+    model: ModelLike, hardware: HardwareLike = DEFAULT_HARDWARE, gpus: int = 8, **given: Any
 ) -> list[dict[str, Any]]:
     """List the operators behind an estimate, one micro-batch on one device (see hwsim.analytic.explain)."""
     from hwsim.analytic.explain import operator_rows
 
-    columns = {
-        name: arguments.pop(name) for name in COLUMN_NAMES if arguments.get(name) is not None and name != "devices"
-    }
-    given = {name: columns[name] for name in ("global_batch", "seq_len") if name in columns}
-    setting = make_setting(model, hardware, gpus, **given, **arguments)
-    s = _checked_strategies(setting, columns)
+    setting, s = _asked(model, hardware, gpus, **given)
+    if s.shape:
+        msg = "explain takes one strategy, not arrays"
+        raise UsageError(msg)
     return operator_rows(setting, s)
 
 
@@ -340,7 +305,9 @@ def count_parameters(model: ModelLike) -> Parameters:
     return parameters(load_model(model))
 
 
-def operator_time(hardware: HardwareLike, operator: str, *, dtype: str = "bf16", **shape: Any) -> Any:
+def operator_time(
+    hardware: HardwareLike, operator: str, *, dtype: str = "bf16", library: str | None = None, **shape: Any
+) -> Any:
     """Seconds the models use for one kernel on one device, for scalars or arrays.
 
     Parameters
@@ -352,27 +319,27 @@ def operator_time(hardware: HardwareLike, operator: str, *, dtype: str = "bf16",
         `causal`, `backward`) or `stream` (`bytes`).
     dtype
         Compute dtype.
+    library
+        Kernel library: `default`, the one that was fitted.
 
     Examples
     --------
     >>> 0.5e-3 < operator_time("a100-sxm-80", "gemm", m=4096, n=4096, k=4096) < 0.7e-3
     True
     """
-    element = {"fp32": 4.0, "tf32": 4.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5}.get(dtype, 2.0)
+    arguments.choice("operator", operator, arguments.SIZES)
+    if library is not None:
+        arguments.choice("library", library, ("default",))
+    sizes = arguments.kernel_sizes(operator, shape)
+    element = {"fp32": 4.0, "tf32": 4.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5}.get(arguments.text("dtype", dtype), 2.0)
     output = max(element, 2.0)
-    built: dict[str, Any] = {
-        "gemm": lambda: Gemm(**_floats(shape), input_bytes=element, output_bytes=output),
-        "attention": lambda: Attention(**{"batch": 1.0, "causal": 1.0, **_floats(shape)}, element_bytes=output),
-        "stream": lambda: Stream(np.asarray(shape["bytes"], np.float64)),
-    }
-    if operator not in built:
-        msg = f"operator {shorten(operator)} is none of {', '.join(built)}{did_you_mean(operator, built)}"
-        raise UsageError(msg)
-    try:
-        work: Work = built[operator]()
-    except (TypeError, KeyError) as error:
-        msg = f"{operator}: wrong or missing sizes: {error}"
-        raise UsageError(msg) from None
+    work: Work
+    if operator == "gemm":
+        work = Gemm(**sizes, input_bytes=element, output_bytes=output)
+    elif operator == "attention":
+        work = Attention(**sizes, element_bytes=output)
+    else:
+        work = Stream(sizes["bytes"])
     return _plain(device(load_hardware(hardware).accelerator, dtype).seconds(work))
 
 
@@ -390,25 +357,19 @@ def collective_time(hardware: HardwareLike, collective: str, *, bytes: Any, devi
     devices
         Members of the group. [-]
     """
-    kinds = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
-    if collective not in kinds:
-        msg = f"collective {shorten(collective)} is none of {', '.join(kinds)}{did_you_mean(collective, kinds)}"
-        raise UsageError(msg)
-    members, size = np.broadcast_arrays(np.asarray(devices, np.float64), np.asarray(bytes, np.float64))
-    if not np.all((members >= 1) & (members == np.floor(members)) & (size >= 0) & np.isfinite(size)):
-        msg = "collective_time: devices must be whole numbers from 1, bytes must not be negative"
-        raise UsageError(msg)
+    arguments.choice("collective", collective, get_args(CollectiveName))
+    members = arguments.group_sizes("devices", devices)
+    size = arguments.numbers("bytes", bytes, low=0.0)
+    arguments.same_length({"devices": members, "bytes": size})
+    members, size = np.broadcast_arrays(members, size)
     cluster = load_hardware(hardware).cluster
     seconds = np.zeros(members.shape)
     for count in np.unique(members):
+        arguments.enough_devices("devices", int(count), cluster)
         lines = network(cluster, int(count))
         one = lines.seconds(collective, size, lines.group(members, 1.0))  # type: ignore[arg-type]
         seconds = np.where(members == count, one, seconds)
     return _plain(seconds)
-
-
-def _floats(shape: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value if isinstance(value, bool) else np.asarray(value, np.float64) for name, value in shape.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -417,20 +378,7 @@ def _plain(value: Any) -> Any:
 
 
 __all__ = [
-    "Hardware",
-    "InfeasibleError",
-    "Model",
-    "Plan",
-    "Strategies",
-    "TrainingEstimate",
-    "collective_time",
-    "count_parameters",
-    "estimate_training",
-    "evaluate",
-    "explain",
-    "load_hardware",
-    "load_model",
-    "operator_time",
-    "plan",
-    "strategies",
-]
+    "Hardware", "InfeasibleError", "Model", "Plan", "Strategies", "TrainingEstimate", "collective_time",
+    "count_parameters", "estimate_training", "evaluate", "explain", "load_hardware", "load_model", "operator_time",
+    "plan", "strategies",
+]  # fmt: skip

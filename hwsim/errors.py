@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Sequence
 
-
 MOST_CHARACTERS = 1800
 """Longest message shown."""
 MOST_PROBLEMS = 15

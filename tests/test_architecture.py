@@ -35,7 +35,7 @@ SCALES_ALLOWED: dict[str, dict[str, str]] = {
     "specs/model.py": {"Model": "largest sizes a model file may hold: counts, no units"},
     "specs/strategy.py": {"_column": "largest count in a column"},
     "search/space.py": {"_pin_value": "largest pin"},
-    "search/plan.py": {"_nearest_fix": "largest machine tried: a count of devices"},
+    "search/plan.py": {"MOST_DEVICES": "largest machine tried: a count of devices"},
 }
 """File to definition to the reason why its large numbers are no units."""
 MACHINE_NAMES = re.compile(r"bandwidth|peak_flops|^_?peak$|flops_per_s|bytes_per_s")

@@ -274,11 +274,11 @@ USAGE = [
     ("hardware check", "path"),
     ("models list --gpus 3", "--gpus"),
     ("-V", "-V"),
-    ("estimate infer --model 70b", "infer"),
-    ("simulate serving --model 70b", "simulate"),
+    ("estimate infer --model 70b", "infer", "not built yet"),
+    ("simulate serving --model 70b", "simulate", "not built yet"),
     ("finetune", "finetune"),
-    (f"{P} --task infer", "infer", "not supported"),
-    (f"{P} --task finetune", "finetune", "not supported"),
+    (f"{P} --task infer", "infer", "not built yet"),
+    (f"{P} --task finetune", "finetune", "not built yet"),
     (f"{P} --task trian", "trian", "train"),
     (f"{T} --ep 2", "--ep", "not supported"),
     (f"{T} --sequence-parallel=maybe", "--sequence-parallel"),
@@ -358,13 +358,14 @@ USAGE = [
     (f"{T} --tp 8", "tp", "heads", "12"),
     (f"{T} --tp 3", "tp", "8"),
     (f"{T} --pp 7", "pp", "8"),
+    (f"{T} --global-batch 10", "10", "dp x micro-batch", "8"),
     (f"{T} --gpus 16 --pp 16", "layers", "12"),
     (f"{T} --vpp 2", "vpp", "pp > 1"),
     (f"{T} --pp 2 --vpp 2 --schedule 1f1b", "vpp", "interleaved"),
     (f"{T} --pp 2 --schedule interleaved", "interleaved", "vpp"),
     (f"{T} --pp 2 --vpp 2 --schedule gpipe", "vpp", "interleaved"),
     (f"{T} --schedule dualpipe", "dualpipe", "pp"),
-    (f"{T} --micro-batch 3", "micro-batch", "global batch"),
+    (f"{T} --micro-batch 3 --global-batch 64", "micro-batch", "global batch", "24"),
     (f"{T} --shard 3", "shard", "8"),
     (f"{T} --cp 3 --gpus 3", "cp", "sequence"),
     (f"{T} --global-batch 7", "global batch", "7"),
@@ -516,7 +517,7 @@ BAD_FILES = [
     (f"{H} h_peak.yaml", "h_peak.yaml:10", "peak.bf16", "between"),
     (f"{H} h_lower.yaml", "peak.bf16", "tflop/s", "did you mean TFLOP/s"),
     (f"{H} h_no_peak.yaml", "peek", "did you mean peak"),
-    (f"{H} h_peakless.yaml", "h_peakless.yaml:8", "peak"),
+    (f"{H} h_peakless.yaml", "h_peakless.yaml:7", "peak"),
     (f"{H} h_tdp.yaml", "power.tdp", "unit", "700 W"),
     (f"{H} h_idle.yaml", "idle", "tdp"),
     (f"{H} h_rent.yaml", "price.rent", "between"),
@@ -797,6 +798,11 @@ def test_api_raises_nothing_but_its_own_errors(call, name):
         (estimate, {"model": {"layers": 2, "hidden": 64, "heads": 4, "hiden": 1}}, "did you mean hidden"),
         (estimate, {"hardware": {"name": "x"}}, "usual_cluster"),
         (estimate, {"hardware": {}}, "missing"),
+        (estimate, {"ep": 2}, "not supported yet"),
+        (estimate, {"recompute": ["attention", "norm"]}, "a list of modules"),
+        (estimate, {"schedule": "interleaved", "pp": 2}, "vpp"),
+        (estimate, {"seq_len": [512, 4096]}, "strategy 1: seq_len 4096"),
+        (plan, {"task": "infer"}, "not built yet"),
         (plan, {"pin": ["tp=3"]}, "tp=3"),
         (plan, {"job": 3}, "job"),
         (table, {"devices": [8, 8], "global_batch": [8, 8, 8]}, "length"),
@@ -808,6 +814,8 @@ def test_api_raises_nothing_but_its_own_errors(call, name):
         (gemm, {"m": [1, 2], "n": [1, 2, 3]}, "length"),
         (gemm, {"dtype": "fp8"}, "fp8"),
         (gemm, {"operator": "gem"}, "did you mean gemm"),
+        (gemm, {"library": "cublas"}, "default"),
+        (gemm, {"k": None}, "gemm needs k"),
         (attention, {"kv_len": -1}, "kv_len"),
         (stream, {"bytes": NAN}, "bytes"),
         (stream, {"bytes": -1}, "bytes"),
@@ -822,6 +830,22 @@ def test_api_raises_nothing_but_its_own_errors(call, name):
 def test_api_says_what_is_wrong(call, given, fragment):
     with pytest.raises(HwsimError, match=re.escape(fragment)):
         call(**given)
+
+
+@pytest.mark.parametrize("strategies", [None, 3, [1, 2], {}, {"tp": [1, 2]}, "devices"])
+def test_evaluate_takes_tables_only(strategies):
+    with pytest.raises(HwsimError):
+        hwsim.evaluate(model(), machine(), strategies)
+
+
+def test_evaluate_says_which_rows_are_legal():
+    rows = {"devices": 8, "global_batch": 64, "seq_len": [1024, 2048, 1024, 1024], "tp": [1, 1, 8, 2]}
+    assert hwsim.evaluate(model(), machine(), rows)["legal"].tolist() == [True, False, False, True]
+
+
+def test_api_takes_what_the_command_line_takes():
+    assert estimate(ep=1, etp=1).to_dict() == estimate().to_dict()
+    assert gemm(library="default") == gemm()
 
 
 @pytest.mark.parametrize("given", [{"settings": "model.layers=3"}, {"settings": ["model.layers=3"]}])
@@ -856,8 +880,8 @@ SMALL = "HWSIM estimate train --model gpt2 --gpus 8"
 @pytest.mark.parametrize(
     ("command", "environment", "code", "message"),
     [
-        pytest.param(f"{SMALL} >&-", {}, None, "", id="closed stdout"),
-        pytest.param(f"{SMALL} --json >&-", {}, None, "", id="closed stdout, json"),
+        pytest.param(f"{SMALL} >&-", {}, 2, "cannot write to stdout", id="closed stdout"),
+        pytest.param(f"{SMALL} --json >&-", {}, 2, "cannot write to stdout", id="closed stdout, json"),
         pytest.param(f"{SMALL} --tp 3 2>&-", {}, 2, "", id="closed stderr"),
         pytest.param(f"{SMALL} --json > /dev/full", {}, 2, "space", id="full disk"),
         pytest.param(f"{SMALL} > /dev/full", {}, 2, "space", id="full disk, table"),

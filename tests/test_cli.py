@@ -13,6 +13,7 @@ import pytest
 
 import hwsim
 from hwsim.cli.app import run
+from hwsim.report.plan import python_call
 
 HWSIM = Path(sys.executable).parent / "hwsim"
 GPT3 = {
@@ -238,6 +239,20 @@ def test_defaults_are_a_legal_strategy(capsys, model, gpus, more):
     check_estimate(json.loads(out))
 
 
+@pytest.mark.parametrize("gpus", [12, 97])
+def test_default_batch_has_a_plan(answer, gpus):
+    best = json.loads(answer("plan", "--model", "gpt2", "--gpus", gpus, "--top", 1, "--json"))["plans"][0]
+    assert best["hardware"]["devices"] == gpus
+    assert 1 <= best["strategy"]["global_batch"] / 4096 < 1.25
+
+
+def test_default_batch_is_the_usual_one_where_it_divides():
+    estimate = hwsim.estimate_training("70b", "h100-sxm-80", 64, tp=8, pp=4)
+    assert estimate.strategy["global_batch"] == 512
+    frame = hwsim.estimate_training("gpt2", "h100-sxm-80", 12, tp=[1, 1, 2], micro_batch=[1, 5, 2])
+    assert (frame["global_batch"] % (frame["dp"] * frame["micro_batch"]) == 0).all()
+
+
 def test_strategy_that_does_not_fit_is_an_answer_with_a_warning(capsys):
     assert run(["estimate", "train", "--model", "405b", "--gpus", "8", "--json"], debug=False) == 0
     out, err = capsys.readouterr()
@@ -304,6 +319,15 @@ def test_plan_prints_the_python_call_that_gives_the_same(answer):
     assert eval(call, {"hwsim": hwsim}).best.strategy["tp"] == 2
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(15e12, "15e12"), (1.5e9, "1.5e9"), (3.0, "3.0"), (1 / 3, repr(1 / 3)), (1e9 / 3, repr(1e9 / 3))],
+)
+def test_numbers_of_the_python_call(value, shown):
+    assert python_call({"tokens": value}) == f"hwsim.plan(tokens={shown})"
+    assert len(python_call({"pin": ["tp=1," * 10_000]})) < 300
+
+
 def test_plan_with_a_token_budget_says_days_and_cost(answer):
     out = answer(*PLAN, "--tokens", "15T")
     assert "15T tokens in" in out
@@ -325,6 +349,20 @@ def test_setting_changes_the_answer(answer, setting):
     command = ["estimate", "train", "--model", "gpt2", "--gpus", "8", "--tp", "2", "--json"]
     plain, changed = json.loads(answer(*command)), json.loads(answer(*command, "--set", setting))
     assert plain["step_time_s"] != changed["step_time_s"]
+
+
+def test_job_settings_are_checked_like_those_of_files(capsys):
+    for setting, said in {"sequence=3": "did you mean seq_len", "precision=fp3": "did you mean fp32"}.items():
+        assert run([*GPT2, "--set", f"job.{setting}"], debug=False) == 3
+        err = capsys.readouterr().err
+        assert "--set job." in err
+        assert said in err
+    assert run([*GPT2, "--set", "job.seq_len=512", "--seq-len", "256"], debug=False) == 2
+    assert "twice" in capsys.readouterr().err
+
+
+def test_dash_is_stdout(answer):
+    assert answer("models", "show", "gpt2", "--json", "-o", "-") == answer("models", "show", "gpt2", "--json")
 
 
 def test_models_show(answer):
@@ -446,6 +484,29 @@ def test_process_prints_plain_text(environment):
     assert "\x1b" not in text
     assert "tokens/s" in text
     assert "?" not in text, "what ASCII lacks is spelt out, not lost"
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
+def test_narrow_terminal_clips_no_column():
+    reader, writer = os.openpty()
+    command = [sys.executable, "-m", "hwsim", "hardware", "list"]
+    with subprocess.Popen(command, stdout=writer, env={**os.environ, "COLUMNS": "60", "TERM": "xterm"}) as process:
+        os.close(writer)
+        text = b""
+        while chunk := _read(reader):
+            text += chunk
+    os.close(reader)
+    assert process.returncode == 0
+    assert b"\x1b[1m" in text
+    assert "…" not in text.decode()
+    assert all(name in text.decode() for name in ("year", "network", "2022"))
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # how Linux says that the other end is closed
+        return b""
 
 
 @pytest.mark.skipif(not HWSIM.exists(), reason="hwsim is not installed as a command")

@@ -81,9 +81,10 @@ def _pipeline(d: Draw) -> Row:
 
 
 def _bubble(d: Draw) -> Row:
-    slowest = (d.real(1e-9, 1e4), d.real(0, 1e4), d.real(0, 1e4))
+    slowest = (d.real(0, 1e4), d.real(0, 1e4), d.real(0, 1e4))
     stages = _pipeline(d)
-    return {"slowest": slowest, "total_s": sum(slowest) * stages["pp"] * d.pick(0.999999, 0.7, 1.0), **stages}
+    share = stages["pp"] * d.pick(0.999999, 0.7, 1.0)
+    return {"slowest": slowest, "whole": (sum(slowest) * share, slowest[2] * share), **stages}
 
 
 def _in_flight(d: Draw) -> Row:
@@ -160,6 +161,11 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
     "gemm.gemm_bytes": lambda d: _multiply(d) | _elements(d),
     "gemm.gemm_compute_s": lambda d: _multiply(d) | {"machine": _gemm_machine(d)},
     "gemm.gemm_memory_s": lambda d: _multiply(d) | _elements(d) | {"machine": _gemm_machine(d)},
+    "gemm.joined_s": lambda d: {
+        "compute_s": d.real(0, 1e4),
+        "memory_s": d.real(0, 1e4),
+        "latency_s": d.real(0, 1e4),
+    },
     "gemm.gemm_s": lambda d: _multiply(d) | _elements(d) | {"machine": _gemm_machine(d)},
     "pipeline.stage_layers": _stage_layers,
     "pipeline.chunk_layers": lambda d: {"layers": d.whole(1, 10_000), "pp": d.whole(1, 4096), "vpp": d.whole(1, 64)},

@@ -9,8 +9,11 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from hwsim.specs.files import Document, read_yaml, resolve_extends, validate
-from hwsim.specs.hardware import Accelerator, Cluster
+from hwsim.errors import InputFileError, UsageError
+from hwsim.specs.files import resolve_extends, validate
+from hwsim.specs.hardware import Accelerator, Cluster, Hardware
+from hwsim.specs.library import load_hardware, split_settings
+from hwsim.specs.reading import Document, read_yaml
 
 ROOT = Path(__file__).parents[1] / "hardware_profiles"
 ACCELERATORS = {path.stem: path for path in sorted((ROOT / "accelerators").glob("*.yaml"))}
@@ -130,3 +133,69 @@ def test_accelerator_sources_name_real_fields(name: str) -> None:
 def test_cluster_sources_name_real_fields(name: str) -> None:
     paths = set(cluster(name).sources) - {"default"}
     assert [path for path in sorted(paths) if not is_field(Cluster, path)] == []
+
+
+def changed(*settings: str, name: str = "h100-sxm-80") -> Hardware:
+    return load_hardware(name, settings=split_settings(settings))
+
+
+@pytest.mark.parametrize("tier", ["rail", "1"])
+def test_settings_reach_into_lists(tier: str) -> None:
+    plain, machine = load_hardware("h100-sxm-80"), changed(f"cluster.tiers.{tier}.latency=7 us")
+    assert [tier.latency for tier in machine.cluster.tiers] == pytest.approx([0.94e-6, 7e-6, 3.5e-6])
+    assert machine.cluster.tiers[1].collectives == plain.cluster.tiers[1].collectives
+
+
+def test_a_child_changes_one_tier_of_its_parent(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: dgx-h100\nname: mine\ntiers:\n  spine: {oversubscription: 4}\n")
+    assert [tier.oversubscription for tier in load_hardware(path).cluster.tiers] == [1, 1, 4]
+    path.write_text("extends: dgx-h100\nname: mine\ntiers:\n  nvlink: {}\n  spin: {oversubscription: 4}\n")
+    with pytest.raises(InputFileError, match=r"mine.yaml:5: tiers.spin: no such entry - did you mean spine"):
+        load_hardware(path)
+
+
+def test_a_setting_chooses_the_cluster() -> None:
+    assert changed("accelerator.usual_cluster=gb200-nvl72").cluster.name == "gb200-nvl72"
+    assert changed("accelerator.name=mine").cluster.accelerator == "mine"
+
+
+def test_the_device_of_a_cluster_is_no_setting() -> None:
+    with pytest.raises(UsageError, match="--hardware"):
+        changed("cluster.accelerator=a100-sxm-80")
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("accelerator.memory.capacity=1 B", "between 1 MiB and"),
+        ("accelerator.memory.visible=200 GiB", "visible 200 GiB is more than the capacity, 80 GiB"),
+        ("accelerator.power.tdp=0 W", "between 1 W and"),
+        ("accelerator.power.idle=9 kW", "idle 9 kW is more than the tdp, 700 W"),
+        ("accelerator.usual_framework=megatrn", "unknown framework 'megatrn' - did you mean megatron"),
+        ("accelerator.usual_cluster=a100-sxm-80", "is an accelerator, not a cluster - did you mean dgx-a100-640"),
+        ("cluster.node.idle_power=99 kW", "idle_power 99 kW is more than max_power, 10.2 kW"),
+        ("cluster.tiers.rail.collectives.send_recv=[]", "at least one protocol for send_recv"),
+        ("cluster.tiers.nvlink.size=300", "sizes must grow outwards"),
+        ("cluster.tiers.9.size=300", "no such entry"),
+        ("cluster.tiers=", "expected a list, nothing given"),
+    ],
+)
+def test_impossible_hardware_is_refused(setting: str, reason: str) -> None:
+    with pytest.raises(InputFileError, match=f"^--set {setting.partition('=')[0]}: .*{reason}"):
+        changed(setting)
+
+
+def test_a_changed_profile_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "accelerators" / "mine.yaml"
+    path.parent.mkdir()
+    for units in (100, 99):
+        path.write_text(f"extends: h100-sxm-80\nname: mine\ncompute_units: {units}\n")
+        assert load_hardware("mine", tmp_path).accelerator.compute_units == units
+
+
+def test_problems_of_a_device_inside_a_cluster_file_are_placed_there(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: dgx-h100\naccelerator:\n  extends: h100-sxm-80\n  memory: {bandwith: 3 TB/s}\n")
+    with pytest.raises(InputFileError, match=r"mine.yaml:4: memory.bandwith: unknown field - did you mean bandwidth"):
+        load_hardware(path)

@@ -7,8 +7,11 @@ import pytest
 
 import hwsim
 from hwsim import specs
-from hwsim.specs.files import read_yaml, validate
+from hwsim.errors import InputFileError
+from hwsim.specs.files import validate
+from hwsim.specs.library import load_model, split_settings
 from hwsim.specs.model import Model
+from hwsim.specs.reading import parse_yaml, read_yaml
 
 DATA = Path(specs.__file__).parents[1] / "data"
 PRESETS = sorted(path.stem for path in (DATA / "models").glob("*.yaml"))
@@ -38,3 +41,51 @@ def test_every_preset_has_a_reference_count():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_parameters_equal_those_of_the_reference_class(preset):
     assert hwsim.count_parameters(preset).total == COUNTS[preset]
+
+
+@pytest.mark.parametrize(
+    ("reference", "setting"),
+    [
+        ({"layers": 4, "hidden": 250, "heads": 4}, []),
+        ("gpt2", ["model.heads=5"]),
+        (hwsim.load_model("gpt2"), ["model.heads=5"]),
+    ],
+)
+def test_heads_that_do_not_divide_the_width_are_refused(reference, setting):
+    with pytest.raises(InputFileError, match=r"heads \d must divide hidden \d+, or head_dim be given"):
+        load_model(reference, split_settings(setting).get("model"))
+
+
+def test_widths_that_follow_change_with_the_hidden_size():
+    model = load_model("gpt2", split_settings("model.hidden=1536")["model"])
+    assert (model.head_dim, model.ffn) == (128, 6144)
+    assert load_model({"layers": 4, "hidden": 250, "heads": 4, "head_dim": 64}).head_dim == 64
+
+
+def test_yaml_1_2_scalars():
+    text = "a: [1, -2.5e3, .inf, true, null, ~, yes, 0x10, 1_000, 2026-01-01, '1', 4 TB/s]"
+    expected = [1, -2500.0, float("inf"), True, None, None, "yes", "0x10", 1000, "2026-01-01", "1", "4 TB/s"]
+    assert parse_yaml(text, "x").data["a"] == expected
+
+
+def test_many_values_are_refused_before_they_take_long():
+    with pytest.raises(InputFileError, match="more than 20,000 values"):
+        parse_yaml("a: [" + "x," * 100_000 + "]", "x")
+
+
+def test_a_model_extends_a_file_beside_it(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: gpt2\nname: mine\nlayers: 3\n")
+    (tmp_path / "child.yaml").write_text("extends: mine.yaml\nheads: 6\n")
+    model = load_model(tmp_path / "child.yaml")
+    assert (model.name, model.layers, model.heads, model.hidden) == ("mine", 3, 6, 768)
+
+
+@pytest.mark.parametrize(
+    ("parent", "reason"),
+    [("child", "round in a circle"), ("./child.yaml", "round in a circle"), ("gpt22", "did you mean gpt2")],
+)
+def test_extends_that_leads_nowhere_is_a_problem_of_the_file(tmp_path, parent, reason):
+    path = tmp_path / "child.yaml"
+    path.write_text(f"# mine\nextends: {parent}\n")
+    with pytest.raises(InputFileError, match=rf"child.yaml:2: extends: .*{reason}"):
+        load_model(path)

@@ -18,7 +18,8 @@ import hwsim
 from hwsim.analytic import distinct
 from hwsim.analytic.estimate import estimates
 from hwsim.analytic.memory import PARTS
-from hwsim.analytic.training import TIME_PARTS, Setting, TrainingColumns, evaluate, illegal
+from hwsim.analytic.setting import Setting
+from hwsim.analytic.training import TIME_PARTS, TrainingColumns, evaluate, illegal
 from hwsim.costs.network import network
 from hwsim.formulas.pipeline import GPIPE, SCHEDULES
 from hwsim.formulas.topology import members_within
@@ -131,7 +132,8 @@ def cases(
     pins = {} if schedule is None else {"schedule": (float(schedule),)}
     space = _space(setting, **pins)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    index = rng.integers(0, space.candidates, 40 * rows)
+    assume(space.size > 0)
+    index = rng.integers(0, space.size, 40 * rows)
     index = index[_legal(setting, space.decode(index))][:rows]
     assume(len(index) > 0)
     return Case(setting, space, index)
@@ -385,7 +387,7 @@ def test_better_hardware_is_never_slower_with_shard_groups(shard: float) -> None
     model = Model(layers=2, hidden=4096, heads=32, kv_heads=8, vocab=50257)
     setting = Setting(model, hardware, TrainingJob(seq_len=8192, global_batch=64, framework=framework), 512)
     space = _space(setting, pp=(1.0,), order=(0.0,), shard=(shard,), recompute=(0.0,))
-    index = np.arange(space.candidates)
+    index = np.arange(space.size)
     case = Case(setting, space, index[_legal(setting, space.decode(index))])
     for factor in (1.1, 10.0):
         _check_better_hardware(case, factor, hardware)
@@ -464,7 +466,7 @@ def test_the_memory_bound_of_the_search_is_a_lower_bound(case: Case) -> None:
 
 def _by_row(setting: Setting, space: Space) -> list[tuple[int, float, float]]:
     """Index, step seconds and reserved bytes of every candidate a plan may choose, judged row by row."""
-    s = space.decode(np.arange(space.candidates)).take(slice(None))
+    s = space.decode(np.arange(space.size)).take(slice(None))
     legal, answers = _legal(setting, s), evaluate(setting, s)
     rows = np.broadcast_to(np.stack([np.broadcast_to(getattr(s, n), s.shape) for n in COLUMN_NAMES]), (15, *s.shape)).T
     kept, seen = [], set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -13,6 +14,19 @@ from hwsim.errors import HwsimError
 
 CommandLineError: Any = typer.BadParameter.__mro__[2]
 """Base of typer's errors about flags: typer brings its own click or uses the installed one."""
+NOT_BUILT = ("infer", "simulate", "sensitivity", "size", "new", "faq", "whatif", "report", "calibrate", "validate",
+             "export")  # fmt: skip
+"""Commands of the contract that are still to come."""
+CLEARER = {
+    r"^Invalid value for ": "",
+    r"'(--?[\w-]+)'": r"\1",
+    r"Value error, ": "",
+    r" \(Possible options: (.*)\)$": r" - did you mean \1?",
+    r"Input should be a valid integer, .*$": "must be a whole number",
+    r"Input should be a valid (number|boolean), .*$": r"must be a \1",
+}
+"""What typer and pydantic say, and what is said instead."""
+LONGEST_LINE = 1000
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,28 +72,50 @@ def run(arguments: list[str], *, debug: bool) -> int:
     """Run one command line and give its exit code."""
     try:
         result: Any = app(args=arguments, standalone_mode=False, prog_name="hwsim")
-    except HwsimError as error:
-        if debug:
-            raise
-        typer.echo(f"hwsim: {error}", err=True)
-        return error.exit_code
-    except CommandLineError as error:
-        error.show()
-        return int(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("hwsim: interrupted", err=True)
-        return 130
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
     except BrokenPipeError:
         return 0
-    except Exception as error:  # the last resort: a bug in hwsim
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
-        kind = type(error).__name__
-        typer.echo(
-            f"hwsim: a bug in hwsim: {kind}: {error} (run again with --debug and report the traceback)", err=True
-        )
-        return 1
-    return result if isinstance(result, int) else 0
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[union-attr]
+            return 2
+        message, code = _explain(error)
+        _say(message)
+        return code
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """Message and exit code of an error."""
+    if isinstance(error, HwsimError):
+        return str(error), error.exit_code
+    if isinstance(error, CommandLineError):
+        return _about_flags(error.format_message()), 2
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return "interrupted", 130
+    if isinstance(error, OSError):  # files report their own: this is the output
+        return f"cannot write to stdout: {error.strerror or error}", 2
+    kind = type(error).__name__
+    return f"a bug in hwsim: {kind}: {error} (run again with --debug and report the traceback)", 1
+
+
+def _about_flags(message: str) -> str:
+    """What typer says about a command line, in one line."""
+    command = re.match(r"No such command '(\w+)'", message)
+    if command and command[1] in NOT_BUILT:
+        return f"{command[1]} is not built yet"
+    for pattern, better in CLEARER.items():
+        message = re.sub(pattern, better, message, flags=re.DOTALL)
+    return " ".join(message.split())
+
+
+def _say(message: str) -> None:
+    """Print to stderr: no line longer than anyone reads, nothing that a terminal would obey."""
+    for line in f"hwsim: {message}".split("\n"):
+        short = line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 200]} … {line[-200:]}"
+        typer.echo("".join(c if c.isprintable() else repr(c)[1:-1] for c in short), err=True)
 
 
 if __name__ == "__main__":

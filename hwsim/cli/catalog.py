@@ -91,7 +91,7 @@ def check_hardware(path: PathArgument, profiles: o.ProfilesFlag = None) -> None:
 def _emit_rows(kind: str, rows: list[dict[str, Any]], columns: Any, wanted: tuple[o.Format, bool, str | None]) -> None:
     from hwsim.report import catalog
 
-    emit(lambda: {"schema_version": 1, kind: rows}, lambda: rows, lambda: [catalog.table(rows, columns)], wanted)
+    emit(lambda: {"schema_version": 1, kind: rows}, lambda: rows, lambda: catalog.table(rows, columns), wanted)
 
 
 MODELS = Catalog(list_models, show_model, check_model)

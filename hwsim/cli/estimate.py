@@ -8,7 +8,6 @@ import typer
 
 from hwsim.cli import options as o
 from hwsim.cli.output import emit
-from hwsim.errors import UsageError
 
 Tp = Annotated[int | None, typer.Option("--tp", help="Tensor-parallel size.", rich_help_panel=o.MACHINE)]
 Pp = Annotated[int | None, typer.Option("--pp", help="Pipeline stages.", rich_help_panel=o.MACHINE)]
@@ -42,12 +41,6 @@ SequenceParallel = Annotated[
         rich_help_panel=o.MACHINE,
     ),
 ]
-
-
-def _experts(ep: int | None, etp: int | None) -> None:
-    if (ep or 1) != 1 or (etp or 1) != 1:
-        msg = "--ep and --etp need a mixture-of-experts model, which is not supported yet: leave them at 1"
-        raise UsageError(msg)
 
 
 def train(
@@ -86,10 +79,10 @@ def train(
     """
     import hwsim
 
-    _experts(ep, etp)
     strategy = o.given(
-        tp=tp, pp=pp, vpp=vpp, cp=cp, zero=zero, shard=shard, micro_batch=micro_batch, recompute=recompute,
-        sequence_parallel=sequence_parallel, schedule=schedule, order=order, global_batch=global_batch, seq_len=seq_len,
+        tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, etp=etp, zero=zero, shard=shard, micro_batch=micro_batch,
+        recompute=recompute, sequence_parallel=sequence_parallel, schedule=schedule, order=order,
+        global_batch=global_batch, seq_len=seq_len,
     )  # fmt: skip
     job = o.given(precision=precision, attention=attention, optimizer=optimizer, graphs=graphs, framework=framework)
     result = hwsim.estimate_training(model, hardware, gpus, settings=settings, profiles=profiles, **strategy, **job)

@@ -28,7 +28,7 @@ def _hardware(incomplete: str) -> list[str]:
     return [name for kind in (ACCELERATORS, CLUSTERS) for name in names(kind) if name.startswith(incomplete.lower())]
 
 
-def count(text: str | None) -> float | None:
+def count(flag: str, text: str | None) -> float | None:
     """Read 15T, 300B, 1.5e12 as a number."""
     from hwsim.errors import UsageError
     from hwsim.units import parse
@@ -38,7 +38,8 @@ def count(text: str | None) -> float | None:
     try:
         return parse(text, "count")
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        msg = f"{flag}: {error}"
+        raise UsageError(msg) from None
 
 
 WORK, MACHINE, JOB, OUTPUT = "Model and machine", "Strategy", "Job", "Output"
@@ -97,7 +98,7 @@ GraphsFlag = Annotated[
 FormatFlag = Annotated[Format, typer.Option("--format", help="How to print.", rich_help_panel=OUTPUT)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Short for --format json.", rich_help_panel=OUTPUT)]
 OutFlag = Annotated[
-    str | None, typer.Option("-o", "--output", help="Write to a file instead of stdout.", rich_help_panel=OUTPUT)
+    str | None, typer.Option("-o", "--output", help="Write to a file instead of stdout (-).", rich_help_panel=OUTPUT)
 ]
 
 

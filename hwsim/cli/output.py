@@ -21,17 +21,18 @@ def emit(
 ) -> None:
     """Print one result: `data` for JSON, `rows` for CSV, `table` (things rich can print) for people."""
     how, as_json, path = wanted
+    if as_json and how is Format.CSV:
+        msg = "--json and --format csv contradict each other"
+        raise UsageError(msg)
     how = Format.JSON if as_json else how
-    if how is Format.TABLE and path is None:
+    if path not in (None, "-"):
+        write_file(Path(path), _text(how, data, rows, table))
+    elif how is Format.TABLE:
         from hwsim.report.terminal import print_all
 
         print_all(table())
-        return
-    text = _text(how, data, rows, table)
-    if path is None:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
     else:
-        write_file(Path(path), text)
+        sys.stdout.write(_text(how, data, rows, table))
 
 
 def _text(how: Format, data: Callable[[], Any], rows: Callable[[], Any], table: Callable[[], Any]) -> str:
@@ -47,7 +48,7 @@ def _text(how: Format, data: Callable[[], Any], rows: Callable[[], Any], table: 
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write to a temporary file beside `path`, then rename: never half a file.
+    """Write to a temporary file beside `path` (or what it links to), then rename: never half a file.
 
     Raises
     ------
@@ -55,21 +56,22 @@ def write_file(path: Path, text: str) -> None:
         If the path cannot be written.
     """
     try:
-        if path.is_dir():
+        target = path.resolve()
+        if target.is_dir():
             msg = f"-o {shorten(path, 200)}: is a folder"
             raise UsageError(msg)
-        if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8")
             return
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", text=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.", text=True)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         mask = os.umask(0)
         os.umask(mask)
         Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except OSError as error:
-        msg = f"-o {shorten(path, 200)}: {error.strerror or error}"
+        Path(temporary).replace(target)
+    except (OSError, RuntimeError) as error:
+        msg = f"-o {shorten(path, 200)}: {getattr(error, 'strerror', None) or 'is a symbolic link to itself'}"
         raise UsageError(msg) from None
     except ValueError:
         msg = f"-o {shorten(path, 200)}: is no file name"

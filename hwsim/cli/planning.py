@@ -17,7 +17,7 @@ def plan(
     gpus: o.GpusFlag = 8,
     hardware: o.HardwareFlag = "h100-sxm-80",
     task: Annotated[
-        str, typer.Option("--task", help="train (finetune and infer are not supported yet).", rich_help_panel=o.JOB)
+        str, typer.Option("--task", help="train (finetune and infer are not built yet).", rich_help_panel=o.JOB)
     ] = "train",
     global_batch: o.BatchFlag = None,
     seq_len: o.SeqFlag = None,
@@ -59,23 +59,14 @@ def plan(
     import hwsim
 
     job = o.given(
-        global_batch=global_batch,
-        seq_len=seq_len,
-        precision=precision,
-        attention=attention,
-        optimizer=optimizer,
-        graphs=graphs,
-        framework=framework,
-    )
-    asked = o.given(tokens=o.count(tokens), target_days=target_days, target_tokens_per_s=target_tokens_per_s)
+        global_batch=global_batch, seq_len=seq_len, precision=precision, attention=attention, optimizer=optimizer,
+        graphs=graphs, framework=framework,
+    )  # fmt: skip
+    budget = o.count("--tokens", tokens)
+    asked = o.given(tokens=budget, target_days=target_days, target_tokens_per_s=target_tokens_per_s)
     search: dict[str, Any] = {
-        "objective": objective,
-        "top": top,
-        "pin": pin,
-        "settings": settings,
-        "profiles": profiles,
-        "task": task,
-    }
+        "objective": objective, "top": top, "pin": pin, "settings": settings, "profiles": profiles, "task": task,
+    }  # fmt: skip
     result = hwsim.plan(model, hardware, gpus, **search, **asked, **job)
 
     def table() -> list[object]:

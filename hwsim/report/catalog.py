@@ -61,7 +61,7 @@ def hardware_rows(profiles: str | None) -> list[dict[str, Any]]:
         try:
             machine = load_hardware(name, profiles)
         except InputFileError as error:
-            rows.append(dict.fromkeys(HARDWARE_COLUMNS) | {"name": name, "title": f"broken: {error.problems[0]}"})
+            rows.append(dict.fromkeys(HARDWARE_COLUMNS) | {"name": name, "title": "", "problem": error.problems[0]})
             continue
         device, cluster = machine.accelerator, machine.cluster
         rows.append(
@@ -77,6 +77,7 @@ def hardware_rows(profiles: str | None) -> list[dict[str, Any]]:
                 "kernels": device.kernels.status,
                 "network": cluster.tiers[0].status,
                 "year": device.year,
+                "problem": None,
             }
         )
     return rows
@@ -154,13 +155,17 @@ def _metadata(annotation: Any) -> Iterator[Any]:
             yield from _metadata(inner)
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> Any:
-    """Rows as a table for a person: quantities with their unit, missing values as n/a."""
+def table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> list[Any]:
+    """Rows as a table for a person (quantities with their unit, missing values as n/a), below it what is broken."""
+    from rich.text import Text
+
     shown = [
         {HEADERS.get(name, name.replace("_", " ")): _cell(row.get(name), columns[name]) for name in columns}
         for row in rows
+        if not row.get("problem")
     ]
-    return simple_table(shown) if shown else "nothing found"
+    broken = [Text(f"{row['name']} broken: {row['problem']}") for row in rows if row.get("problem")]
+    return [simple_table(shown) if shown else "nothing found", *broken]
 
 
 def sheet(values: Mapping[str, Any]) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hwsim.report.terminal import bar
-from hwsim.units import DAY_S, HOUR_S, show
+from hwsim.units import DAY_S, HOUR_S, TERA, show
 
 if TYPE_CHECKING:
     from hwsim.analytic.estimate import TrainingEstimate
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 BAR = 24
 NEGLIGIBLE = 0.002
-TRILLION = 1e12
+LONGEST_ARGUMENT = 200
 NAMES = {
     "tp": "tensor-parallel comm", "cp": "context-parallel comm", "pp": "pipeline sends", "dp": "gradient/weight comm",
     "bubble": "pipeline bubble", "launch": "waiting for host",
@@ -52,7 +53,7 @@ def labelled(lines: Mapping[str, str]) -> Any:
 def headline(plan: Plan) -> str:
     """The answer in one line."""
     best, setting = plan.best, plan.setting
-    budget = plan.tokens or TRILLION
+    budget = plan.tokens or TERA
     days = show(budget / best.tokens_per_s / DAY_S, "days")
     model, device = setting.model.title or best.model["name"], setting.hardware.accelerator.title
     machine = f"{best.hardware['devices']:,} × {device or best.hardware['accelerator']}"
@@ -129,7 +130,7 @@ def helps_line(plan: Plan) -> str:
 
 def cost_line(plan: Plan) -> str:
     """Rent and energy for the token budget, or for a trillion tokens."""
-    best, budget = plan.best, plan.tokens or TRILLION
+    best, budget = plan.best, plan.tokens or TERA
     steps = budget / (best.strategy["global_batch"] * best.strategy["seq_len"])
     rent = "rent unknown" if best.cost_usd is None else f"{show(best.cost_usd * steps, 'usd')} rent"
     hours = show(budget / best.tokens_per_s / HOUR_S * best.hardware["devices"], "count")
@@ -191,7 +192,17 @@ def rejected_line(plan: Plan) -> str:
 
 def python_call(call: Mapping[str, Any]) -> str:
     """The same question in Python."""
-    return f"hwsim.plan({', '.join(f'{name}={value!r}' for name, value in call.items())})"
+    return f"hwsim.plan({', '.join(f'{name}={_literal(value)}' for name, value in call.items())})"
+
+
+def _literal(value: Any) -> str:
+    """A value in Python, large round numbers as 15e12, nothing longer than anyone reads."""
+    if isinstance(value, float):
+        power = 3 * int(math.log10(value) // 3) if value >= 1 else 0
+        short = f"{value / 10**power:.12g}e{power}"
+        return short if power > 3 and float(short) == value else repr(value)
+    shown = repr(value)
+    return shown if len(shown) <= LONGEST_ARGUMENT else f"{shown[:LONGEST_ARGUMENT]}…"
 
 
 def estimate_view(estimate: TrainingEstimate) -> list[Any]:

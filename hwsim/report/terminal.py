@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,19 +11,13 @@ from typing import Any
 PLAIN_WIDTH = 118
 WIDEST = 1000
 FULL, EMPTY = "█", "░"
-ASCII = str.maketrans({FULL: "#", EMPTY: ".", "·": "-", "–": "-", "×": "x", "─": "-", "━": "-", "…": "."})
+ASCII = str.maketrans({FULL: "#", EMPTY: ".", "·": "-", "–": "-", "×": "x", "─": "-", "━": "-", "…": ".", "±": "+-"})
 
 
 def print_all(things: Sequence[Any]) -> None:
-    """Print to stdout: with colour on a terminal, as plain text of a fixed width elsewhere."""
-    from rich.console import Console
-
-    if sys.stdout.isatty():
-        console = Console(highlight=False)
-        for thing in things:
-            console.print(thing)
-        return
-    text = as_text(things)
+    """Print to stdout: with colour and its own width on a terminal, as plain text of a fixed width elsewhere."""
+    terminal = sys.stdout.isatty()
+    text = as_text(things, shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH, colour=terminal)
     encoding = sys.stdout.encoding or "ascii"
     try:
         text.encode(encoding)
@@ -31,18 +26,21 @@ def print_all(things: Sequence[Any]) -> None:
     sys.stdout.write(text)
 
 
-def as_text(things: Sequence[Any]) -> str:
-    """The same as plain text: words wrap at a fixed width, tables are as wide as they need."""
+def as_text(things: Sequence[Any], width: int = PLAIN_WIDTH, *, colour: bool = False) -> str:
+    """As text: words wrap at `width`, tables are as wide as they need."""
     from rich.console import Console
     from rich.measure import Measurement
 
     buffer = io.StringIO()
-    console = Console(file=buffer, width=WIDEST, highlight=False, color_system=None, legacy_windows=False)
+    console = Console(
+        file=buffer, width=WIDEST, highlight=False, force_terminal=colour, color_system="auto" if colour else None,
+        legacy_windows=False,
+    )  # fmt: skip
     for thing in things:
         wraps = isinstance(thing, str) or any(column.overflow == "fold" for column in getattr(thing, "columns", ()))
         needed = 0 if wraps else Measurement.get(console, console.options, thing).maximum
-        console.print(thing, width=max(PLAIN_WIDTH, needed))
-    return "".join(line.rstrip() + "\n" for line in buffer.getvalue().splitlines())
+        console.print(thing, width=max(width, needed))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n") + "\n"
 
 
 def bar(part: float, whole: float, width: int) -> str:

@@ -35,7 +35,7 @@ OBJECTIVES: Mapping[str, Callable[[TrainingColumns], Any]] = {
 NUDGE = 1.1
 REACH = 4096
 """How many times the devices a fix may propose ..."""
-MOST_DEVICES = 1 << 20
+MOST_DEVICES = 1_000_000
 """... and how many at most."""
 
 

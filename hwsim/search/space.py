@@ -74,6 +74,11 @@ class Space:
         return len(self.vpps), len(self.micro_batches), len(self.meshes)
 
     @property
+    def size(self) -> int:
+        """Candidates that an index can name."""
+        return self.per_mesh * len(self.meshes)
+
+    @property
     def candidates(self) -> int:
         """Size of the space, factorisations dropped at the door included."""
         return self.per_mesh * (len(self.meshes) + sum(self.dropped.values()))

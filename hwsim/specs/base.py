@@ -29,7 +29,7 @@ class Quantity:
     def _read(self, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             kind = "unit_type"
-            msg = f"expected a quantity such as {units.EXAMPLES[self.dimension]}, not {type(value).__name__}"
+            msg = f"expected a quantity such as {units.EXAMPLES[self.dimension]}"
             raise PydanticCustomError(kind, "{reason}", {"reason": msg})
         try:
             number = units.parse(value if isinstance(value, str) else repr(value), self.dimension)
@@ -54,10 +54,12 @@ class Quantity:
 
 
 Bytes = Annotated[float, Quantity("bytes", 0.0, 1e18)]
-BytesPerSecond = Annotated[float, Quantity("bytes_per_s", 1.0, 1e18)]
+MemoryBytes = Annotated[float, Quantity("bytes", units.MIB, 1000 * units.TIB)]
+BytesPerSecond = Annotated[float, Quantity("bytes_per_s", 1e6, 1e18)]
 FlopsPerSecond = Annotated[float, Quantity("flops_per_s", 1e6, 1e21)]
 Seconds = Annotated[float, Quantity("s", 0.0, 1e4)]
 Watts = Annotated[float, Quantity("w", 0.0, 1e9)]
+RatedWatts = Annotated[float, Quantity("w", 1.0, 1e7)]
 Hertz = Annotated[float, Quantity("hz", 1e3, 1e12)]
 Usd = Annotated[float, Quantity("usd", 0.0, 1e12)]
 UsdPerSecond = Annotated[float, Quantity("usd_per_s", 0.0, 1e6)]

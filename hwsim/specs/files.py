@@ -1,194 +1,162 @@
-"""YAML and dicts into specs: safe parsing with line numbers, `extends`, overrides, every problem at once.
-
-The look-up order of a name is: an explicit path, ``--profiles DIR``, ``HWSIM_PROFILES``, ``./hardware_profiles``, the
-packaged copy. Files are data: no anchors, no tags, no nesting deeper than 16, at most 1 MiB.
-"""
+"""Documents into specs: `extends`, settings laid over them, every problem at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from hwsim.errors import InputFileError, UsageError, did_you_mean, shorten
+from hwsim.errors import InputFileError, UsageError, did_you_mean, printable, shorten
+from hwsim.specs.problems import SETTING, explain
+from hwsim.specs.reading import MAX_DEPTH, Document, FieldPath, expand, parse_yaml, read_yaml
 
-MAX_FILE_BYTES = 2**20
-MAX_DEPTH = 16
 SpecT = TypeVar("SpecT", bound=BaseModel)
-Path_ = tuple[str | int, ...]
+Find = Callable[[str], Document]
+"""Opens the preset of a name, or raises UsageError."""
 
 
-@dataclass(frozen=True)
-class Document:
-    """Plain data with, for every field path, the file and line it was written on."""
-
-    data: dict[str, Any]
-    source: str
-    origin: Mapping[Path_, str] = field(default_factory=dict)
-
-    def where(self, path: Path_) -> str:
-        """``file:line`` of a field, or of the nearest field around it."""
-        for end in range(len(path), -1, -1):
-            if path[:end] in self.origin:
-                return self.origin[path[:end]]
-        return self.source
+def looks_like_path(text: str) -> bool:
+    """Whether a reference is spelt as a path and not as a name."""
+    return text.endswith((".yaml", ".yml", ".json")) or text.startswith((".", "/", "~"))
 
 
-def read_text(path: Path) -> str:
-    """Read a small UTF-8 text file or say in one line why it cannot be read."""
+def linked(document: Document, field: str, find: Find) -> Document:
+    """Open the preset that a field names; what is wrong with the name is said at the field's line."""
+    name = document.data.get(field)
+    place = f"{document.where((field,))}: {field}"
+    if not isinstance(name, str):
+        raise InputFileError([f"{place}: {'missing' if name is None else 'must be the name of a profile'}"])
     try:
-        if path.exists() and not path.is_file():
-            raise InputFileError([f"{shorten(path, 200)}: is a {'folder' if path.is_dir() else 'device'}, not a file"])
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputFileError([f"{path}: is larger than 1 MiB ({path.stat().st_size:,} bytes)"])
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise InputFileError([f"{shorten(path, 200)}: {reason}"]) from None
+        return find(name)
+    except UsageError as error:
+        raise InputFileError([f"{place}: {error}"]) from None
 
 
-def read_yaml(path: Path) -> Document:
-    """Parse one YAML file; InputFileError with ``file:line`` for anything that is not a mapping of plain data."""
-    return parse_yaml(read_text(path), str(path))
+def resolve_extends(document: Document, find: Find) -> Document:
+    """Lay a document over the one it ``extends:`` (a preset, or a path seen from its own file), and so on."""
+    chain = [document]
+    while "extends" in chain[-1].data:
+        parent = linked(chain[-1], "extends", lambda name: _parent(chain[-1], name, find))
+        if _identity(parent) in map(_identity, chain) or len(chain) == MAX_DEPTH:
+            _refuse_circle(chain[-1], [*chain, parent])
+        chain.append(parent)
+    whole = chain.pop()
+    for child in reversed(chain):
+        own = {key: value for key, value in child.data.items() if key != "extends"}
+        whole = replace(overlay(whole, replace(child, data=own)), source=child.source, path=child.path)
+    return whole
 
 
-def parse_yaml(text: str, source: str) -> Document:
-    """Parse YAML 1.2 text: plain data only, duplicate keys refused."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLStreamError
-
+def _parent(child: Document, name: str, find: Find) -> Document:
+    if looks_like_path(name) and child.path is not None:
+        return read_yaml(child.path.parent / expand(name))
     try:
-        _refuse_tricks(YAML(typ="safe", pure=True).parse(text), source)
-        node = YAML(typ="safe", pure=True).compose(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise InputFileError([f"{source}{line}: not valid YAML: {error.problem}"]) from None
-    except (YAMLError, YAMLStreamError, ValueError) as error:
-        raise InputFileError([f"{source}: not valid YAML: {shorten(error, 120)}"]) from None
-    origin: dict[Path_, str] = {}
-    problems: list[str] = []
-    data = _plain(node, (), source, origin, problems) if node is not None else None
-    if problems:
-        raise InputFileError(problems)
-    if not isinstance(data, dict):
-        raise InputFileError([f"{source}: expected a mapping of fields, found {type(data).__name__}"])
-    return Document(data, source, origin)
+        return find(name)
+    except UsageError:
+        if child.path is not None and child.path.stem == name:
+            _refuse_circle(child, [child, child])
+        raise
 
 
-def _refuse_tricks(events: Iterator[Any], source: str) -> None:
-    """Walk the event stream (no recursion): refuse aliases, custom tags, several documents and deep nesting."""
-    depth = documents = 0
-    for event in events:
-        kind = type(event).__name__
-        line = event.start_mark.line + 1 if event.start_mark else 1
-        documents += kind == "DocumentStartEvent"
-        depth += kind in ("MappingStartEvent", "SequenceStartEvent")
-        depth -= kind in ("MappingEndEvent", "SequenceEndEvent")
-        if kind == "AliasEvent" or getattr(event, "anchor", None):
-            raise InputFileError([f"{source}:{line}: anchors and aliases are not allowed"])
-        if depth > MAX_DEPTH:
-            raise InputFileError([f"{source}:{line}: nested deeper than {MAX_DEPTH} levels"])
-        if documents > 1:
-            raise InputFileError([f"{source}:{line}: more than one YAML document in a file"])
+def _identity(document: Document) -> str:
+    return str(document.path.resolve() if document.path else document.source)
 
 
-def _plain(node: Any, path: Path_, source: str, origin: dict[Path_, str], problems: list[str]) -> Any:
-    """Turn a YAML node into plain Python data, noting the line of every field."""
-    origin[path] = here = f"{source}:{node.start_mark.line + 1}"
-    kind = type(node).__name__
-    if kind == "MappingNode":
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)[:200]
-            if key in result:
-                problems.append(f"{source}:{key_node.start_mark.line + 1}: duplicate key {shorten(key)}")
-            result[key] = _plain(value_node, (*path, key), source, origin, problems)
-            origin[(*path, key)] = f"{source}:{key_node.start_mark.line + 1}"
-        return result
-    if kind == "SequenceNode":
-        return [_plain(item, (*path, i), source, origin, problems) for i, item in enumerate(node.value)]
-    return _scalar(node, here, problems)
+def _refuse_circle(child: Document, chain: Iterable[Document]) -> NoReturn:
+    route = " -> ".join(Path(document.source).stem for document in chain)
+    raise InputFileError([f"{child.where(('extends',))}: extends: goes round in a circle: {printable(route)}"])
 
 
-def _scalar(node: Any, here: str, problems: list[str]) -> Any:
-    tag = str(node.tag).rsplit(":", 1)[-1]
-    text = node.value
-    try:
-        if tag == "int":
-            return int(text.replace("_", ""), 0)
-        if tag == "float":
-            return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan").replace(".NaN", "nan"))
-    except ValueError:
-        return text
-    if tag == "bool":
-        return text.lower() == "true"
-    if tag == "null":
-        return None
-    if tag not in ("str", "timestamp"):
-        problems.append(f"{here}: tag {shorten(node.tag)} is not allowed: only plain data")
-    return text
-
-
-def resolve_extends(document: Document, find: Any, seen: tuple[str, ...] = ()) -> Document:
-    """Merge a document over the one it ``extends:``; `find(name)` gives the parent Document."""
-    parent_name = document.data.get("extends")
-    if parent_name is None:
+def overlay(document: Document, over: Document | None) -> Document:
+    """Lay one document on another: mappings field by field, list entries by index or name, all else replaced."""
+    if over is None:
         return document
-    if not isinstance(parent_name, str):
-        raise InputFileError([f"{document.where(('extends',))}: extends: must be the name of a profile"])
-    chain = (*seen, document.source)
-    parent = find(parent_name)
-    if parent.source in chain:
-        route = " -> ".join(Path(source).stem for source in (*chain, parent.source))
-        raise InputFileError([f"{document.where(('extends',))}: extends: goes round in a circle: {route}"])
-    parent = resolve_extends(parent, find, chain)
-    own = {key: value for key, value in document.data.items() if key != "extends"}
-    return Document(merge(parent.data, own), document.source, {**parent.origin, **document.origin})
+    origin = dict(document.origin)
+    return replace(document, data=_merge(document.data, over.data, over, (), (), origin), origin=origin)
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `over` on `base`: mappings are merged field by field, everything else is replaced."""
-    result = dict(base)
-    for key, value in over.items():
-        old = result.get(key)
-        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+def _merge(
+    old: Any, new: Any, over: Document, written: FieldPath, path: FieldPath, origin: dict[FieldPath, str]
+) -> Any:
+    """`new` on `old`; `written` is how `over` spells the field's `path` (a list entry may go by its name)."""
+    into_list = isinstance(old, list) and bool(new)
+    if not isinstance(new, Mapping) or not (into_list or isinstance(old, Mapping)):
+        _forget_places(old, path, origin)
+        _copy_places(new, over, written, path, origin)
+        return new
+    if written or written in over.origin:
+        origin[path] = over.where(written)
+    result: Any = list(old) if into_list else dict(old)
+    for key, value in new.items():
+        spelt = (*written, key)
+        at = _position(old, str(key), over.where(spelt), path) if into_list else key
+        before = old[at] if into_list else old.get(key)
+        result[at] = _merge(before, value, over, spelt, (*path, at), origin)
     return result
 
 
-def parse_overrides(settings: Sequence[str]) -> dict[str, Document]:
-    """Turn ``root.path=value`` settings into one Document per root (accelerator, cluster, model, framework)."""
+def _forget_places(old: Any, path: FieldPath, origin: dict[FieldPath, str]) -> None:
+    """Forget the lines of a value that is replaced."""
+    if origin.pop(path, None):
+        for key, value in _entries(old):
+            _forget_places(value, (*path, key), origin)
+
+
+def _copy_places(new: Any, over: Document, written: FieldPath, path: FieldPath, origin: dict[FieldPath, str]) -> None:
+    """Note the lines of the value that replaces it."""
+    if written in over.origin:
+        origin[path] = over.origin[written]
+        for key, value in _entries(new):
+            _copy_places(value, over, (*written, key), (*path, key), origin)
+
+
+def _entries(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
+
+
+def _position(entries: list[Any], key: str, place: str, path: FieldPath) -> int:
+    """Index of a list entry that is meant by its index or its name."""
+    names = [entry.get("name") if isinstance(entry, Mapping) else None for entry in entries]
+    if key in names:
+        return names.index(key)
+    indices = [str(i) for i in range(len(entries))]
+    if key in indices:
+        return int(key)
+    known = [*(str(name) for name in names if name), *indices]
+    shown = ".".join(map(str, (*path, printable(key))))
+    raise InputFileError([f"{place}: {shown}: no such entry{did_you_mean(key, known)} (here: {', '.join(known)})"])
+
+
+def parse_overrides(settings: Iterable[str]) -> dict[str, Document]:
+    """Turn ``root.path=value`` settings into one Document per root (accelerator, cluster, model, ...)."""
     documents: dict[str, Document] = {}
     for setting in settings:
-        path, equals, value = setting.partition("=")
+        path, equals, value = str(setting).partition("=")
         parts = path.strip().split(".")
         if not equals or len(parts) < 2 or not all(parts):
             msg = f'--set {shorten(setting)}: expected path=value, e.g. --set accelerator.memory.bandwidth="4 TB/s"'
             raise UsageError(msg)
-        where = f"--set {path.strip()[:100]}"
-        try:
-            parsed = parse_yaml(f"value: {value}", where).data["value"]
-        except InputFileError:
-            parsed = value
-        nested: Any = parsed
-        for part in reversed(parts[1:]):
-            nested = {part: nested}
-        origin: dict[Path_, str] = {tuple(parts[1:end]): where for end in range(2, len(parts) + 1)}
+        document = _setting(f"{SETTING}{printable(path.strip(), 100)}", parts[1:], value)
         known = documents.get(parts[0])
-        documents[parts[0]] = Document(
-            merge(known.data if known else {}, nested), where, {**(known.origin if known else {}), **origin}
-        )
+        documents[parts[0]] = overlay(known, document) if known else document
     return documents
 
 
-def overlay(document: Document, over: Document | None) -> Document:
-    """Lay the settings of one root over a document."""
-    if over is None:
-        return document
-    return Document(merge(document.data, over.data), document.source, {**document.origin, **over.origin})
+def _setting(place: str, parts: list[str], value: str) -> Document:
+    """One setting as a document, its value read as YAML where it is that."""
+    try:
+        nested = parse_yaml(f"value: {value}", place).data["value"]
+    except InputFileError:
+        nested = value
+    for part in reversed(parts):
+        nested = {part: nested}
+    origin: dict[FieldPath, str] = {tuple(parts[:end]): place for end in range(1, min(len(parts), MAX_DEPTH) + 1)}
+    return Document(nested, place, origin)
 
 
 def validate(spec: type[SpecT], document: Document) -> SpecT:
@@ -196,41 +164,4 @@ def validate(spec: type[SpecT], document: Document) -> SpecT:
     try:
         return spec.model_validate(document.data)
     except ValidationError as error:
-        raise InputFileError([_explain(spec, document, dict(problem)) for problem in error.errors()]) from None
-
-
-def _explain(spec: type[BaseModel], document: Document, problem: dict[str, Any]) -> str:
-    path: Path_ = tuple(problem["loc"])
-    shown = ".".join(str(part)[:60] for part in path) or spec.__name__.lower()
-    where = document.where(path)
-    if problem["type"] == "extra_forbidden":
-        fields = _fields_at(spec, path[:-1])
-        return f"{where}: {shown}: unknown field{did_you_mean(str(path[-1]), fields) or _listed(fields)}"
-    if problem["type"] == "missing":
-        return f"{where}: {shown}: missing"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    value = problem.get("input")
-    given = "" if value is None or isinstance(value, dict | list) else f" (given {shorten(value, 40)})"
-    return f"{where}: {shown}: {message[:1].lower()}{message[1:]}{given}"
-
-
-def _listed(fields: Sequence[str]) -> str:
-    return f" (fields here: {', '.join(fields)})" if fields else ""
-
-
-def _fields_at(spec: type[BaseModel], path: Path_) -> list[str]:
-    """Names of the fields of the model found by walking `path` from `spec`."""
-    current: type[BaseModel] | None = spec
-    for part in path:
-        if current is None:
-            return []
-        if isinstance(part, str) and part in current.model_fields:
-            current = _model_in(current.model_fields[part].annotation)
-    return list(current.model_fields) if current else []
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Find the one spec class inside an annotation such as ``tuple[Tier, ...] | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
+        raise InputFileError(explain(spec, document, [dict(problem) for problem in error.errors()])) from None

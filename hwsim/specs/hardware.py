@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hwsim.specs.base import (
     Bytes,
@@ -14,8 +15,10 @@ from hwsim.specs.base import (
     FlopsPerSecond,
     Fraction,
     Hertz,
+    MemoryBytes,
     Name,
     NaturalCount,
+    RatedWatts,
     Ratio,
     Seconds,
     Spec,
@@ -24,6 +27,7 @@ from hwsim.specs.base import (
     UsdPerSecond,
     Watts,
 )
+from hwsim.units import show
 
 Calibration = Literal["measured", "inherited", "datasheet"]
 """How the efficiency curves were come by: fitted on this device, taken from a relative, or assumed."""
@@ -51,18 +55,32 @@ class Peak(Spec):
     fp4: FlopsPerSecond | None = None
     int8: FlopsPerSecond | None = None
 
+    @model_validator(mode="after")
+    def _has_one(self) -> Peak:
+        if not any(rate for _, rate in self):
+            msg = f"needs at least one rate ({', '.join(Peak.model_fields)})"
+            raise ValueError(msg)
+        return self
+
 
 class Memory(Spec):
     """Device memory."""
 
-    capacity: Bytes
+    capacity: MemoryBytes
     """As sold (an "80 GB" card holds 80 GiB)."""
-    visible: Bytes | None = None
+    visible: MemoryBytes | None = None
     """What the runtime reports; default: the capacity."""
     bandwidth: BytesPerSecond
     """Data-sheet bandwidth."""
     kind: Text = ""
     """HBM3, HBM2e, GDDR6, ..."""
+
+    @model_validator(mode="after")
+    def _no_more_visible_than_there_is(self) -> Memory:
+        if self.visible and self.visible > self.capacity:
+            msg = f"visible {show(self.visible, 'bytes')} is more than the capacity, {show(self.capacity, 'bytes')}"
+            raise ValueError(msg)
+        return self
 
 
 class GemmCurve(Spec):
@@ -131,10 +149,17 @@ class Kernels(Spec):
 class Power(Spec):
     """Electrical power of one device."""
 
-    tdp: Watts
+    tdp: RatedWatts
     """Board or chip limit."""
     idle: Watts
     """Powered, doing nothing."""
+
+    @model_validator(mode="after")
+    def _idle_below_limit(self) -> Power:
+        if self.idle > self.tdp:
+            msg = f"idle {show(self.idle, 'w')} is more than the tdp, {show(self.tdp, 'w')}"
+            raise ValueError(msg)
+        return self
 
 
 class Price(Spec):
@@ -204,7 +229,7 @@ class Protocol(Spec):
     """Fixed time."""
     hop_latency: Seconds
     """Added per step of the algorithm."""
-    efficiency: Annotated[float, Field(gt=0, le=2.0)]
+    efficiency: Annotated[float, Field(ge=1e-4, le=2.0)]
     """Bus bandwidth over link bandwidth at large messages (over 1 where the switch reduces)."""
 
 
@@ -233,6 +258,15 @@ class Tier(Spec):
     """Protocols by collective."""
     source: Source
 
+    @field_validator("collectives")
+    @classmethod
+    def _has_all(cls, given: dict[str, tuple[Protocol, ...]]) -> dict[str, tuple[Protocol, ...]]:
+        lacking = [name for name in get_args(CollectiveName) if not given.get(name)]
+        if lacking:
+            msg = f"needs at least one protocol for {', '.join(lacking)}"
+            raise ValueError(msg)
+        return given
+
     @model_validator(mode="after")
     def _torus_has_edges(self) -> Tier:
         if (self.kind == "torus") != bool(self.torus):
@@ -248,12 +282,20 @@ class Node(Spec):
     nics: Count
     nic_bandwidth: BytesPerSecond
     """Of one NIC, per direction."""
-    max_power: Watts | None = None
+    max_power: RatedWatts | None = None
     """Rated power of the whole node."""
     idle_power: Watts | None = None
     """Wall power with idle devices."""
     price: Usd | None = None
     """Bought, with devices."""
+
+    @model_validator(mode="after")
+    def _idle_below_limit(self) -> Node:
+        if self.idle_power and self.max_power and self.idle_power > self.max_power:
+            low, high = show(self.max_power, "w"), show(self.idle_power, "w")
+            msg = f"idle_power {high} is more than max_power, {low}"
+            raise ValueError(msg)
+        return self
 
 
 class Cluster(Spec):
@@ -273,19 +315,24 @@ class Cluster(Spec):
     notes: Text = ""
     sources: dict[str, Source]
 
-    @model_validator(mode="after")
-    def _tiers_nest(self) -> Cluster:
-        if self.tiers[0].bandwidth is None:
-            msg = "tiers: the innermost tier needs a bandwidth"
+    @field_validator("tiers")
+    @classmethod
+    def _tiers_nest(cls, tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+        if tiers[0].bandwidth is None:
+            msg = "the innermost tier needs a bandwidth"
             raise ValueError(msg)
-        sizes = [tier.size for tier in self.tiers]
+        sizes = [tier.size for tier in tiers]
         if None in sizes[:-1] or any(b is not None and b <= a for a, b in pairwise(sizes) if a):
-            msg = f"tiers: sizes must grow outwards and only the last may be unlimited, found {sizes}"
+            msg = f"sizes must grow outwards and only the last may be unlimited, found {_listed(sizes)}"
             raise ValueError(msg)
         if any(b and b % a for a, b in pairwise(sizes) if a):
-            msg = f"tiers: each size must be a multiple of the one inside it, found {sizes}"
+            msg = f"each size must be a multiple of the one inside it, found {_listed(sizes)}"
             raise ValueError(msg)
-        return self
+        return tiers
+
+
+def _listed(sizes: Iterable[int | None]) -> str:
+    return ", ".join("unlimited" if size is None else str(size) for size in sizes)
 
 
 class Hardware(Spec):

@@ -10,14 +10,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hwsim.errors import InputFileError, did_you_mean, shorten
-from hwsim.specs.files import read_text
+from hwsim.errors import InputFileError, did_you_mean, printable, shorten
 from hwsim.specs.model import Model
+from hwsim.specs.reading import is_folder, read_text
 
 REQUIRED = -1
 DERIVED = 0
@@ -275,11 +274,11 @@ def fields_from_config(config: dict[str, Any], source: str) -> dict[str, Any]:
 
 def load_config(path: Path) -> dict[str, Any]:
     """Read a ``config.json``, or the one in a folder: strict JSON, at most 1 MiB, no key twice, numbers finite."""
-    with suppress(OSError):
-        path = path / "config.json" if path.is_dir() else path
+    path = path / "config.json" if is_folder(path) else path
+    source = printable(path)
 
     def refuse(text: str) -> float:
-        raise InputFileError([f"{path}: {shorten(text)} is not a finite number"])
+        raise InputFileError([f"{source}: {shorten(text)} is not a finite number"])
 
     def finite(text: str) -> float:
         return float(text) if math.isfinite(float(text)) else refuse(text)
@@ -287,20 +286,20 @@ def load_config(path: Path) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         repeated = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
         if repeated:
-            raise InputFileError([f"{path}: duplicate key {shorten(key)}" for key in repeated])
+            raise InputFileError([f"{source}: duplicate key {shorten(key)}" for key in repeated])
         return dict(pairs)
 
     text = read_text(path)
     try:
         data = json.loads(text, parse_float=finite, parse_constant=refuse, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise InputFileError([f"{path}:{error.lineno}: not valid JSON: {error.msg}"]) from None
+        raise InputFileError([f"{source}:{error.lineno}: not valid JSON: {error.msg}"]) from None
     except RecursionError:
-        raise InputFileError([f"{path}: nested too deeply"]) from None
+        raise InputFileError([f"{source}: nested too deeply"]) from None
     except ValueError as error:
-        raise InputFileError([f"{path}: not valid JSON: {shorten(error, 120)}"]) from None
+        raise InputFileError([f"{source}: not valid JSON: {shorten(error, 120)}"]) from None
     if not isinstance(data, dict):
-        raise InputFileError([f"{path}: expected a JSON object, not {_show(data)}"])
+        raise InputFileError([f"{source}: expected a JSON object, not {_show(data)}"])
     return data
 
 

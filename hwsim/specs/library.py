@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hwsim.errors import InputFileError, UsageError, did_you_mean, shorten
-from hwsim.specs.files import Document, merge, overlay, parse_overrides, read_yaml, resolve_extends, validate
+from hwsim.errors import InputFileError, UsageError, did_you_mean, printable, shorten
+from hwsim.specs.files import linked, looks_like_path, overlay, parse_overrides, resolve_extends, validate
 from hwsim.specs.hardware import Accelerator, Cluster, Hardware
 from hwsim.specs.job import Framework
 from hwsim.specs.model import Model
+from hwsim.specs.reading import Document, expand, is_file, is_folder, read_yaml
 
 PACKAGE = Path(__file__).parent.parent
 DATA = PACKAGE / "data"
 ACCELERATORS, CLUSTERS, MODELS, FRAMEWORKS = "accelerators", "clusters", "models", "frameworks"
-OVERRIDE_ROOTS = ("accelerator", "cluster", "model", "framework")
+OVERRIDE_ROOTS = ("accelerator", "cluster", "model", "framework", "job")
+CLUSTER_FIELDS = frozenset({"accelerator", "node", "tiers"})
+"""Fields that clusters have and accelerators lack."""
+SEE = "see `hwsim hardware list`"
 Reference = str | Path | Mapping[str, Any]
 
 
 def profile_folders(extra: str | Path | None = None) -> list[Path]:
     """Folders of hardware profiles, nearest first: `extra`, HWSIM_PROFILES, ./hardware_profiles, the package's."""
-    named = [Path(folder) for folder in (extra, os.environ.get("HWSIM_PROFILES")) if folder]
+    named = [Path(str(folder)) for folder in (extra, os.environ.get("HWSIM_PROFILES")) if folder]
     for folder in named:
-        if not folder.is_dir():
-            msg = f"profile folder {shorten(folder, 200)} does not exist"
-            raise UsageError(msg)
+        _check_profiles(folder)
     shipped = [PACKAGE / "hardware_profiles", PACKAGE.parent / "hardware_profiles"]
     return [folder for folder in (*named, Path("hardware_profiles"), *shipped) if folder.is_dir()]
+
+
+def _check_profiles(folder: Path) -> None:
+    """Refuse a folder that cannot hold a profile."""
+    if is_folder(folder / ACCELERATORS) or is_folder(folder / CLUSTERS):
+        return
+    why = "does not exist"
+    if is_file(folder):
+        why = "is not a folder"
+    elif is_folder(folder):
+        why = f"holds neither {ACCELERATORS}/ nor {CLUSTERS}/"
+    msg = f"profile folder {printable(folder)} {why}"
+    raise UsageError(msg)
 
 
 def names(kind: str, extra: str | Path | None = None) -> list[str]:
@@ -40,10 +56,21 @@ def names(kind: str, extra: str | Path | None = None) -> list[str]:
 
 def find(kind: str, name: str, extra: str | Path | None = None) -> Path | None:
     """The file of a preset, or None."""
+    folders = [DATA] if kind in (MODELS, FRAMEWORKS) else profile_folders(extra)
     if not name or Path(name).name != name or len(name) > 100:
         return None
-    folders = [DATA] if kind in (MODELS, FRAMEWORKS) else profile_folders(extra)
-    return next((path for folder in folders if (path := folder / kind / f"{name}.yaml").is_file()), None)
+    return next((path for folder in folders if is_file(path := folder / kind / f"{name}.yaml")), None)
+
+
+def _read_preset(path: Path) -> Document:
+    """Read the file of a preset, once while it stays as it is."""
+    info = path.stat()
+    return _read_once(path.absolute(), path, (info.st_ino, info.st_mtime_ns, info.st_size))
+
+
+@cache
+def _read_once(whole: Path, path: Path, stamp: tuple[int, ...]) -> Document:
+    return read_yaml(path)
 
 
 @cache
@@ -52,27 +79,21 @@ def aliases() -> Mapping[str, str]:
     return dict(read_yaml(DATA / "aliases.yaml").data)
 
 
-def _looks_like_path(text: str) -> bool:
-    return text.endswith((".yaml", ".yml", ".json")) or text.startswith((".", "/", "~")) or Path(text).exists()
-
-
 def _refuse(what: str, name: str, options: Sequence[str], advice: str) -> NoReturn:
     """UsageError for a name that is no preset: the nearest names, else where to look."""
     hint = did_you_mean(name, options) or f" ({advice})"
-    msg = f"unknown {what} {shorten(name)}{hint}"
+    msg = f"unknown {what} {shorten(name)}{hint}" if name.strip() else f"{what}: no name given ({advice})"
     raise UsageError(msg)
 
 
 def _document(reference: Reference, open_name: Callable[[str], Document]) -> Document:
     """A reference as a Document, before `extends` is resolved."""
     if isinstance(reference, Mapping):
-        return Document(dict(reference), "given fields")
+        return Document(dict(reference), "given fields", {(): "given fields"})
     text = str(reference)
-    if len(text) > 4096 or "\0" in text:
-        msg = f"{shorten(text)} is no name or path"
-        raise UsageError(msg)
-    if _looks_like_path(text):
-        return read_yaml(Path(text).expanduser())
+    path = expand(text)
+    if looks_like_path(text) or (text.strip() and (is_file(path) or is_folder(path))):
+        return read_yaml(path)
     return open_name(text)
 
 
@@ -87,9 +108,9 @@ def load_model(reference: Reference | Model, settings: Document | None = None) -
         For a file or dict that does not describe a model.
     """
     if isinstance(reference, Model):
-        reference = reference.model_dump()
+        reference = reference.model_dump(exclude_unset=True)
     if isinstance(reference, str | Path) and _is_config(str(reference)):
-        return validate(Model, overlay(_config_document(Path(reference).expanduser()), settings))
+        return validate(Model, overlay(_config_document(expand(str(reference))), settings))
     document = resolve_extends(_document(reference, _open_model), _open_model)
     return validate(Model, overlay(document, settings))
 
@@ -98,32 +119,33 @@ def _open_model(name: str) -> Document:
     path = find(MODELS, aliases().get(name.lower(), name.lower()))
     if path is None:
         _refuse("model", name, [*names(MODELS), *aliases()], "see `hwsim models list`")
-    return read_yaml(path)
+    return _read_preset(path)
 
 
 def _is_config(text: str) -> bool:
-    if len(text) > 4096 or "\0" in text:
-        return False
-    path = Path(text).expanduser()
-    return text.endswith(".json") or (path / "config.json").is_file()
+    return text.endswith(".json") or (bool(text.strip()) and is_folder(expand(text)))
 
 
 def _config_document(path: Path) -> Document:
     from hwsim.specs.huggingface import fields_from_config, load_config
 
-    source = str(path / "config.json" if path.is_dir() else path)
+    file, stem = path, path.parent.name or path.stem
+    if is_folder(path):
+        file, stem = path / "config.json", path.name
+        if not file.exists():
+            raise InputFileError([f"{printable(path)}: holds no config.json"])
+    source = printable(file)
     given = fields_from_config(load_config(path), source)
-    stem = path.name if path.is_dir() else path.parent.name or path.stem
     safe = "".join(c if c.isalnum() or c in "._+-" else "-" for c in stem).strip("._+-") or "config"
     return Document({"name": safe[:80], **given}, source)
 
 
 def load_framework(name: str, settings: Document | None = None) -> Framework:
     """Load a training framework's habits by preset id."""
-    path = find(FRAMEWORKS, name)
+    path = find(FRAMEWORKS, str(name).lower())
     if path is None:
-        _refuse("framework", name, names(FRAMEWORKS), f"known: {', '.join(names(FRAMEWORKS))}")
-    return validate(Framework, overlay(read_yaml(path), settings))
+        _refuse("framework", str(name), names(FRAMEWORKS), f"known: {', '.join(names(FRAMEWORKS))}")
+    return validate(Framework, overlay(_read_preset(path), settings))
 
 
 def load_hardware(
@@ -153,44 +175,87 @@ def load_hardware(
             msg = "overrides apply to names, files and dicts; change a Hardware object with model_copy(update=...)"
             raise UsageError(msg)
         return reference
-    device, cluster = _pair(reference, profiles)
-    accelerator = validate(Accelerator, overlay(device, over.get("accelerator")))
+    device, cluster = _Shelf(profiles).pair(reference, over.get("accelerator"))
+    accelerator = validate(Accelerator, device)
+    _check_framework(accelerator, device)
     return Hardware(accelerator=accelerator, cluster=validate(Cluster, overlay(cluster, over.get("cluster"))))
 
 
-def _pair(reference: Reference, profiles: str | Path | None) -> tuple[Document, Document]:
-    """The device document and the cluster document that a reference stands for."""
-
-    def open_either(name: str) -> Document:
-        path = find(ACCELERATORS, name.lower(), profiles) or find(CLUSTERS, name.lower(), profiles)
-        if path is None:
-            known = [*names(ACCELERATORS, profiles), *names(CLUSTERS, profiles)]
-            _refuse("hardware", name, known, "see `hwsim hardware list`")
-        return read_yaml(path)
-
-    document = resolve_extends(_document(reference, open_either), open_either)
-    if "tiers" not in document.data:
-        usual = document.data.get("usual_cluster")
-        if not isinstance(usual, str):
-            raise InputFileError([f"{document.source}: usual_cluster: missing (the cluster this device sits in)"])
-        cluster = resolve_extends(open_either(usual), open_either)
-        renamed = {"accelerator": document.data.get("name", "custom")}
-        return document, Document(merge(cluster.data, renamed), cluster.source, cluster.origin)
-    device = document.data.get("accelerator")
-    if isinstance(device, Mapping):
-        inline = resolve_extends(Document(dict(device), document.source, document.origin), open_either)
-        renamed = {"accelerator": inline.data.get("name", "custom")}
-        return inline, Document(merge(document.data, renamed), document.source, document.origin)
-    if not isinstance(device, str):
-        raise InputFileError([f"{document.where(('accelerator',))}: accelerator: missing or not a name"])
-    return resolve_extends(open_either(device), open_either), document
+def _check_framework(accelerator: Accelerator, device: Document) -> None:
+    known, name = names(FRAMEWORKS), accelerator.usual_framework
+    if name not in known:
+        place = f"{device.where(('usual_framework',))}: usual_framework"
+        hint = f"{did_you_mean(name, known)} (known: {', '.join(known)})"
+        raise InputFileError([f"{place}: unknown framework {shorten(name)}{hint}"])
 
 
-def split_settings(settings: Sequence[str]) -> dict[str, Document]:
+@dataclass(frozen=True)
+class _Shelf:
+    """Hardware profiles by name."""
+
+    profiles: str | Path | None
+
+    def either(self, name: str) -> Document:
+        """The accelerator or cluster of a name."""
+        if path := self._find(ACCELERATORS, name) or self._find(CLUSTERS, name):
+            return _read_preset(path)
+        known = [*names(ACCELERATORS, self.profiles), *names(CLUSTERS, self.profiles)]
+        _refuse("hardware", name, known, SEE)
+
+    def accelerator(self, name: str) -> Document:
+        """The accelerator of a name."""
+        if path := self._find(ACCELERATORS, name):
+            return self._whole(path)
+        if path := self._find(CLUSTERS, name):
+            msg = f"{name} is a cluster, not an accelerator - did you mean {self._whole(path).data.get('accelerator')}?"
+            raise UsageError(msg)
+        _refuse("accelerator", name, names(ACCELERATORS, self.profiles), SEE)
+
+    def cluster(self, name: str) -> Document:
+        """The cluster of a name."""
+        if path := self._find(CLUSTERS, name):
+            return self._whole(path)
+        if path := self._find(ACCELERATORS, name):
+            usual = self._whole(path).data.get("usual_cluster")
+            msg = f"{name} is an accelerator, not a cluster - did you mean {usual}?"
+            raise UsageError(msg)
+        _refuse("cluster", name, names(CLUSTERS, self.profiles), SEE)
+
+    def _find(self, kind: str, name: str) -> Path | None:
+        return find(kind, name.lower(), self.profiles)
+
+    def _whole(self, path: Path) -> Document:
+        return resolve_extends(_read_preset(path), self.either)
+
+    def pair(self, reference: Reference, settings: Document | None) -> tuple[Document, Document]:
+        """The device (with the settings laid over it) and the cluster that a reference stands for."""
+        document = resolve_extends(_document(reference, self.either), self.either)
+        if CLUSTER_FIELDS.isdisjoint(document.data):
+            device = overlay(document, settings)
+            cluster = linked(device, "usual_cluster", self.cluster)
+        else:
+            device = overlay(self._device_of(document), settings)
+            cluster = document
+        named = {**cluster.data, "accelerator": device.data.get("name", "custom")}
+        return device, replace(cluster, data=named)
+
+    def _device_of(self, cluster: Document) -> Document:
+        """The device in a cluster: a preset, or fields written in the cluster's own file."""
+        fields = cluster.data.get("accelerator")
+        if not isinstance(fields, Mapping):
+            return linked(cluster, "accelerator", self.accelerator)
+        origin = {path[1:]: place for path, place in cluster.origin.items() if path[:1] == ("accelerator",)}
+        return resolve_extends(replace(cluster, data=dict(fields), origin=origin), self.either)
+
+
+def split_settings(settings: str | Iterable[str]) -> dict[str, Document]:
     """Parse ``--set`` values and refuse roots that do not exist."""
-    documents = parse_overrides(settings)
+    documents = parse_overrides([settings] if isinstance(settings, str) else settings)
     for root in documents:
         if root not in OVERRIDE_ROOTS:
             msg = f"--set {shorten(root)}: must start with one of {', '.join(OVERRIDE_ROOTS)}"
             raise UsageError(msg + did_you_mean(root, OVERRIDE_ROOTS))
+    if "accelerator" in documents.get("cluster", Document({}, "")).data:
+        msg = "--set cluster.accelerator: name the device with --hardware, change it with --set accelerator.FIELD=VALUE"
+        raise UsageError(msg)
     return documents

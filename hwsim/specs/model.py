@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from hwsim.specs.base import Count, Name, Spec, Text
 
@@ -73,26 +73,28 @@ class Model(Spec):
     window: Count | None = Field(default=None, le=10**9)
     """Sliding attention window in tokens (Mistral-7B v0.1); none: full attention."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _fill_defaults(cls, data: Any) -> Any:
-        """Fill the widths that follow from others, and the missing biases of RMSNorm (Llama-style) models."""
-        if not isinstance(data, dict):
-            return data
-        data = dict(data)
-        heads, hidden = (data.get(name) for name in ("heads", "hidden"))
-        readable = isinstance(heads, int) and isinstance(hidden, int) and heads > 0 and hidden > 0
-        data.setdefault("kv_heads", heads if readable else 1)
-        data.setdefault("head_dim", max(1, hidden // heads) if readable else 1)
-        data.setdefault("ffn", 4 * hidden if readable else 1)
-        if data.get("norm") == "rmsnorm":
-            for bias in ("qkv_bias", "output_bias", "mlp_bias"):
-                data.setdefault(bias, False)
-        return data
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Model:
-        if self.heads % self.kv_heads:
-            msg = f"kv_heads {self.kv_heads} must divide heads {self.heads}"
+    def _complete(cls, data: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        """Fill the widths that follow from others (they do not count as set), build, and check that the heads fit."""
+        given = cls._with_defaults(data) if isinstance(data, dict) else data
+        model = build(given)
+        if isinstance(data, dict) and "head_dim" not in data and model.hidden % model.heads:
+            msg = f"heads {model.heads} must divide hidden {model.hidden}, or head_dim be given"
             raise ValueError(msg)
-        return self
+        if model.heads % model.kv_heads:
+            msg = f"kv_heads {model.kv_heads} must divide heads {model.heads}"
+            raise ValueError(msg)
+        if isinstance(data, dict):
+            model.model_fields_set.intersection_update(data)
+        return model
+
+    @staticmethod
+    def _with_defaults(data: dict[str, Any]) -> dict[str, Any]:
+        """Add the widths that follow from others, and the missing biases of RMSNorm (Llama-style) models."""
+        heads, hidden = data.get("heads"), data.get("hidden")
+        derived = {"kv_heads": 1, "head_dim": 1, "ffn": 1}
+        if isinstance(heads, int) and isinstance(hidden, int) and 0 < heads <= hidden <= 10**6:
+            derived = {"kv_heads": heads, "head_dim": hidden // heads, "ffn": 4 * hidden}
+        biases = ("qkv_bias", "output_bias", "mlp_bias") if data.get("norm") == "rmsnorm" else ()
+        return {**derived, **dict.fromkeys(biases, False), **data}

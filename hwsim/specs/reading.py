@@ -105,11 +105,11 @@ def parse_yaml(text: str, source: str, path: Path | None = None) -> Document:
         data = walk.document()
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputFileError([f"{source}{line}: not valid YAML: {printable(error.problem)}"]) from None
+        raise InputFileError([f"{source}{line}: not valid YAML: {printable(error.problem or error.context)}"]) from None
     except ReaderError as error:
-        line = f":{text.count(chr(10), 0, error.position) + 1}"
+        number = text[: error.position].count("\n") + 1
         found = shorten(chr(error.character))
-        raise InputFileError([f"{source}{line}: not valid YAML: control character {found}"]) from None
+        raise InputFileError([f"{source}:{number}: not valid YAML: control character {found}"]) from None
     except (ValueError, OverflowError) as error:
         raise InputFileError([f"{source}: not valid YAML: {printable(error)}"]) from None
     if walk.problems:

@@ -80,5 +80,5 @@ def illegal(s: Strategies) -> dict[str, Numeric]:
     return {
         "tp x pp x cp x dp is not the number of devices": ranks != s.devices,
         "global batch does not split into dp x micro-batch": np.mod(s.global_batch, s.dp * s.micro_batch) != 0,
-        "shard group does not divide dp x cp": (np.mod(data, s.shard) != 0) | (s.shard > data),
+        "shard group does not divide dp x cp": (s.zero > 0) & ((np.mod(data, s.shard) != 0) | (s.shard > data)),
     }

@@ -1,0 +1,127 @@
+"""What is wrong with a document, in plain words: file, line, field, the range or choice it has, the nearest fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from hwsim.errors import did_you_mean, printable, shorten
+from hwsim.specs.reading import Document, FieldPath
+
+SETTING = "--set "
+"""How the place of a field starts that was written on the command line."""
+_MAPPING, _LIST, _TEXT = "expected a mapping of fields", "expected a list", "expected text"
+_WHOLE, _NUMBER, _TRUTH = "expected a whole number{range}", "expected a number{range}", "expected true or false"
+_WORDS = {
+    "missing": "missing",
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+    "dict_type": _MAPPING,
+    "tuple_type": _LIST,
+    "string_type": _TEXT,
+    "string_unicode": _TEXT,
+    "int_type": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_parsing_size": _WHOLE,
+    "int_from_float": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "finite_number": _NUMBER,
+    "bool_type": _TRUTH,
+    "bool_parsing": _TRUTH,
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be{range}",
+    "less_than_equal": "must be{range}",
+    "too_short": "needs at least {min_length} entry",
+    "too_long": "takes at most {max_length} entries",
+    "string_too_short": "must not be empty",
+    "string_too_long": "is longer than {max_length} characters",
+    "string_pattern_mismatch": "may hold only letters, digits and . _ + -, and starts with a letter or digit",
+    "invalid_key": "a field name must be text",
+}
+"""pydantic's kinds of errors, for people."""
+
+
+def explain(spec: type[BaseModel], document: Document, problems: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line per problem that pydantic found in a document; the fields of a mapping are listed once."""
+    lines: list[str] = []
+    listed: set[FieldPath] = set()
+    for problem in problems:
+        path = _path(problem)
+        message = _unknown_field(spec, path, listed) if problem["type"] == "extra_forbidden" else _said(spec, problem)
+        shown = ".".join(printable(part, 60) for part in path[-8:]) or spec.__name__.lower()
+        lines.append(f"{_place(document, path, problem)}: {shown}: {message}")
+    return lines
+
+
+def _path(problem: Mapping[str, Any]) -> FieldPath:
+    """The field a problem is about; a wrong key of a mapping stands for itself."""
+    path: FieldPath = tuple(problem["loc"])
+    return path[:-1] if path[-1:] == ("[key]",) else path
+
+
+def _place(document: Document, path: FieldPath, problem: Mapping[str, Any]) -> str:
+    """Where to mend it; what several fields cause together is blamed on a setting that touched one of them."""
+    if problem["type"] == "value_error":
+        for field, place in document.origin.items():
+            if place.startswith(SETTING) and field[: len(path)] == path:
+                return place
+    return document.where(path)
+
+
+def _unknown_field(spec: type[BaseModel], path: FieldPath, listed: set[FieldPath]) -> str:
+    fields = _fields_at(spec, path[:-1])
+    hint = did_you_mean(str(path[-1]), fields)
+    if not hint and fields and path[:-1] not in listed:
+        listed.add(path[:-1])
+        hint = f" (fields here: {', '.join(fields)})"
+    return f"unknown field{hint}"
+
+
+def _said(spec: type[BaseModel], problem: Mapping[str, Any]) -> str:
+    """The message of a problem and the value it is about, each once."""
+    value = problem.get("input")
+    template = _WORDS.get(problem["type"])
+    message = template.format(range=_range(spec, _path(problem)), **problem.get("ctx", {})) if template else ""
+    message = message or str(problem["msg"]).removeprefix("Value error, ")
+    if value is None:
+        return f"{message}, nothing given"
+    if isinstance(value, Mapping | list | tuple | BaseModel) or shorten(value) in message:
+        return message
+    return f"{message} (given {shorten(value) if isinstance(value, str) else printable(value, 60)})"
+
+
+def _range(spec: type[BaseModel], path: FieldPath) -> str:
+    """`` from 1 to 10,000`` for a field with such limits."""
+    field = _fields_at(spec, path[:-1]).get(str(path[-1])) if path else None
+    low = max((m.ge for m in _metadata(field) if hasattr(m, "ge")), default=None)
+    high = min((m.le for m in _metadata(field) if hasattr(m, "le")), default=None)
+    return "" if low is None or high is None else f" from {low:,} to {high:,}"
+
+
+def _metadata(annotated: Any) -> Iterator[Any]:
+    """The limits written in a field or an annotation, however deep."""
+    yield from getattr(annotated, "metadata", ()) or getattr(annotated, "__metadata__", ())
+    for inner in (getattr(annotated, "annotation", None), *get_args(annotated)):
+        if inner is not None:
+            yield from _metadata(inner)
+
+
+def _fields_at(spec: type[BaseModel], path: FieldPath) -> dict[str, Any]:
+    """Fields of the spec found by walking `path` from `spec`, by name."""
+    current: type[BaseModel] | None = spec
+    for part in path:
+        if current is None:
+            return {}
+        if isinstance(part, str) and part in current.model_fields:
+            current = _spec_in(current.model_fields[part].annotation)
+    return dict(current.model_fields) if current else {}
+
+
+def _spec_in(annotation: Any) -> type[BaseModel] | None:
+    """The one spec class inside an annotation such as ``tuple[Tier, ...] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _spec_in(arg))), None)
