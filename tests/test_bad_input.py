@@ -282,7 +282,7 @@ USAGE = [
     (f"{P} --task trian", "trian", "train"),
     (f"{T} --ep 2", "--ep", "not supported"),
     (f"{T} --sequence-parallel=maybe", "--sequence-parallel"),
-    (f"{P} --json --format csv", "--json", "csv"),
+    (f"{T} --json --format csv", "--json", "csv"),
     # names
     (f"{PLAN} lama-3-70b", "model", "lama-3-70b", "llama-3-70b"),
     ((PLAN, ""), "model"),

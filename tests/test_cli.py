@@ -98,6 +98,21 @@ def answer(capsys):
     return ask
 
 
+SHOWN = {}
+
+
+@pytest.fixture
+def shown(answer):
+    """What a command prints in a format; each is run once for all tests."""
+
+    def ask(name, how):
+        if (name, how) not in SHOWN:
+            SHOWN[name, how] = answer(*COMMANDS[name], "--format", how)
+        return SHOWN[name, how]
+
+    return ask
+
+
 def check_estimate(data):
     for key, kind in ESTIMATE_KEYS.items():
         assert key in data
@@ -125,7 +140,7 @@ def check_estimate(data):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_table(answer, name):
+def test_table(answer, shown, name):
     out = answer(*COMMANDS[name])
     lines = out.splitlines()
     assert "\x1b" not in out, "no ANSI codes when not on a terminal"
@@ -135,38 +150,38 @@ def test_table(answer, name):
     assert "…" not in out, "no column is clipped"
     assert not re.search(r"\d\.\d{6}", out), "no number with more digits than anyone reads"
     assert "nan" not in out.lower().split()
-    assert answer(*COMMANDS[name], "--format", "table").splitlines()[0] == lines[0]
+    assert shown(name, "table").splitlines()[0] == lines[0]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_json(answer, name):
+def test_json(answer, shown, name):
     out = answer(*COMMANDS[name], "--json")
     data = json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
     assert data["schema_version"] == 1
     assert out.endswith("}\n")
-    assert list(json.loads(answer(*COMMANDS[name], "--format", "json"))) == list(data)
+    assert list(json.loads(shown(name, "json"))) == list(data)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_csv(answer, name):
-    rows = list(csv.DictReader(io.StringIO(answer(*COMMANDS[name], "--format", "csv"))))
+def test_csv(shown, name):
+    rows = list(csv.DictReader(io.StringIO(shown(name, "csv"))))
     assert rows
     assert all(None not in row and None not in row.values() for row in rows), "every row has every column"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("how", ["table", "json", "csv"])
-def test_output_file(answer, tmp_path, name, how):
+def test_output_file(answer, shown, tmp_path, name, how):
     if name == "plan" and how == "json":
         pytest.skip("elapsed_s differs between two runs")
-    shown = answer(*COMMANDS[name], "--format", how)
+    expected = shown(name, how)
     path = tmp_path / "a b.txt"
     path.write_text("old\n", encoding="utf-8")
     assert answer(*COMMANDS[name], "--format", how, "-o", path) == ""
     written = path.read_text(encoding="utf-8")
     if name == "plan":
-        shown, written = (re.sub(r"in [\d.]+ m?s,", "", text) for text in (shown, written))
-    assert written == shown
+        expected, written = (re.sub(r"in [\d.]+ m?s,", "", text) for text in (expected, written))
+    assert written == expected
     assert [item.name for item in tmp_path.iterdir()] == ["a b.txt"], "no temporary file is left"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ SELECTIVE, FULL = 1, 2
 
 @dataclass(frozen=True)
 class BlockCost:
-    """Seconds, launches and bytes of one block; adds up and scales, so that a stage is a sum of blocks."""
+    """Seconds, launches and bytes of one block; a stage is a sum of blocks."""
 
     forward_s: Numeric = 0.0
     """Device compute, forward."""
@@ -54,12 +55,6 @@ class BlockCost:
     """Sent over cp."""
     parameters: Numeric = 0.0
 
-    def __add__(self, other: BlockCost) -> BlockCost:
-        return BlockCost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
-
-    def __mul__(self, count: Numeric) -> BlockCost:
-        return BlockCost(**{f.name: getattr(self, f.name) * count for f in fields(self)})
-
     @property
     def forward_total_s(self) -> Numeric:
         """Forward with its exposed communication."""
@@ -88,18 +83,12 @@ class Pace:
         return self.forward_s + self.backward_s
 
 
-def pace(cost: BlockCost, launch_s: float) -> Pace:
-    """Set the device's time against the host's launches of `launch_s` each."""
-    device = (cost.forward_total_s, cost.backward_total_s)
-    forward, backward = paced(device, (cost.forward_kernels, cost.backward_kernels), launch_s)
-    return Pace(forward, backward, cost.weight_s, (forward - device[0]) + (backward - device[1]))
-
-
-def paced(
-    device_s: tuple[Numeric, Numeric], kernels: tuple[Numeric, Numeric], launch_s: float
-) -> tuple[Numeric, Numeric]:
-    """Forward and backward seconds, each set by the slower of device and host."""
-    return np.maximum(device_s[0], kernels[0] * launch_s), np.maximum(device_s[1], kernels[1] * launch_s)
+def pace(cost: Any, launch_s: float) -> Pace:
+    """Set the device's time of a block or a stage against the host's launches of `launch_s` each."""
+    device_forward, device_backward = cost.forward_total_s, cost.backward_total_s
+    forward = np.maximum(device_forward, cost.forward_kernels * launch_s)
+    backward = np.maximum(device_backward, cost.backward_kernels * launch_s)
+    return Pace(forward, backward, cost.weight_s, (forward - device_forward) + (backward - device_backward))
 
 
 @dataclass(frozen=True)

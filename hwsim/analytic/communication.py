@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from hwsim.analytic.blocks import Machine, Pace
 from hwsim.analytic.memory import stage_parameters, stage_shares
 from hwsim.analytic.setting import Setting, block_plan, tied_parameters
+from hwsim.formulas.collectives import wire_bytes
 from hwsim.formulas.training import adam_bytes, exposed_s
 from hwsim.formulas.types import Numeric
 from hwsim.ops import block as block_ops
@@ -22,7 +23,7 @@ from hwsim.specs.strategy import Strategies
 
 @dataclass(frozen=True)
 class DataTalk:
-    """Durations and bytes of each collective of the data-parallel group, and the weight update."""
+    """Durations of the collectives of the data-parallel group, of the stage with most parameters, and of its update."""
 
     all_reduce_s: Numeric
     reduce_scatter_s: Numeric
@@ -30,43 +31,41 @@ class DataTalk:
     all_gather_s: Numeric
     tied_s: Numeric
     """Gradients of tied embeddings, between first and last stage."""
-    shard_bytes: Numeric
-    """Sent per step inside the shard group (the whole data group where nothing is sharded) by the busiest stage."""
-    replica_bytes: Numeric
-    """Sent per step between replicas of a shard."""
-    tied_bytes: Numeric
-    """Sent per step between first and last stage."""
     optimizer_s: Numeric
+
+
+@dataclass(frozen=True)
+class DataBytes:
+    """Sent per step by a device of the busiest stage."""
+
+    shard: Numeric
+    """Inside the shard group (the whole data group where nothing is sharded)."""
+    replica: Numeric
+    """Between replicas of a shard."""
+    tied: Numeric
+    """Between first and last stage."""
+
+    @property
+    def total(self) -> Numeric:
+        """All of it."""
+        return self.shard + self.replica + self.tied
 
 
 def data_talk(setting: Setting, s: Strategies) -> DataTalk:
     """Cost the collectives of the data-parallel group and the weight update."""
     machine = Machine(setting.device, setting.network, setting.network.step_groups(s), 0.0)
-    framework, precision = setting.job.framework, setting.precision
-    tied_weights = tied_parameters(setting, s) * framework.reduce_bytes * (s.pp > 1) * data.kept_fraction(2, s)
-    tied = Collective("all_reduce", "send", tied_weights)
-    held, ends = stage_held(setting, s)
-    sent = [
-        data_sent(setting, s, machine, mine, machine.sent_bytes(tied) * end)
-        for mine, end in zip(held, ends, strict=True)
-    ]
-    busiest_sent = sent[0]
-    for other in sent[1:]:
-        more = sum(other) > sum(busiest_sent)
-        busiest_sent = tuple(np.where(more, new, old) for new, old in zip(other, busiest_sent, strict=True))
+    held, _ = stage_held(setting, s)
     most = np.maximum(np.maximum(held[0], held[1]), held[2])
     updated, state = most * data.kept_fraction(1, s), OPTIMIZER_STATE_BYTES[setting.job.optimizer]
-    moved = adam_bytes(updated, framework.gradient_bytes, precision.master, state, precision.weight)
+    numbers, framework = setting.precision, setting.job.framework
+    moved = adam_bytes(updated, framework.gradient_bytes, numbers.master, state, numbers.weight)
     reduce, scatter, replica, gather = data_collectives(setting, s, most)
     return DataTalk(
         all_reduce_s=machine.collective_s(reduce),
         reduce_scatter_s=machine.collective_s(scatter),
         replica_s=machine.collective_s(replica),
         all_gather_s=machine.collective_s(gather),
-        tied_s=machine.collective_s(tied),
-        shard_bytes=busiest_sent[0],
-        replica_bytes=busiest_sent[1],
-        tied_bytes=busiest_sent[2],
+        tied_s=machine.collective_s(tied_collective(setting, s)),
         optimizer_s=setting.device.seconds(Stream(moved)),
     )
 
@@ -82,12 +81,34 @@ def data_collectives(setting: Setting, s: Strategies, held: Numeric) -> tuple[Co
     )
 
 
-def data_sent(setting: Setting, s: Strategies, machine: Machine, held: Numeric, tied: Numeric) -> tuple[Numeric, ...]:
-    """Bytes a device with `held` parameters sends per step: in its shard group, between replicas, for tied weights."""
+def tied_collective(setting: Setting, s: Strategies) -> Collective:
+    """The all-reduce of tied embeddings' gradients, as much of them as a device holds."""
+    gradients = tied_parameters(setting, s) * setting.job.framework.reduce_bytes * data.kept_fraction(2, s)
+    return Collective("all_reduce", "send", gradients * (s.pp > 1))
+
+
+def data_bytes(setting: Setting, s: Strategies) -> DataBytes:
+    """Bytes per step of the collectives of the data-parallel group, for the stage that sends most."""
+    sizes = {"data": s.dp * s.cp, "shard": s.shard, "replica": data.replicas(s), "send": np.minimum(s.pp, 2.0)}
     count = data.rounds(s)
-    reduce, scatter, replica, gather = (machine.sent_bytes(work) for work in data_collectives(setting, s, held))
     gathers = count.forward_gathers + count.backward_gathers
-    return reduce + scatter * count.reduce_scatters + gather * gathers, replica, tied
+
+    def sent(work: Collective) -> Numeric:
+        return wire_bytes(work.kind, work.total_bytes, sizes[work.axis])
+
+    tied = sent(tied_collective(setting, s))
+    busiest = DataBytes(0.0, 0.0, 0.0)
+    for held, end in zip(*stage_held(setting, s), strict=True):
+        reduce, scatter, replica, gather = (sent(work) for work in data_collectives(setting, s, held))
+        in_shard = reduce + scatter * count.reduce_scatters + gather * gathers
+        busiest = _more(DataBytes(in_shard, replica, tied * end), busiest)
+    return busiest
+
+
+def _more(a: DataBytes, b: DataBytes) -> DataBytes:
+    """The larger of two, row by row."""
+    larger = a.total > b.total
+    return DataBytes(*(np.where(larger, getattr(a, f.name), getattr(b, f.name)) for f in fields(DataBytes)))
 
 
 @dataclass(frozen=True)

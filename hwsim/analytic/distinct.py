@@ -12,41 +12,41 @@ import numpy.typing as npt
 from hwsim.specs.strategy import Strategies
 
 T = TypeVar("T")
-SMALL = 4096
-"""Tables below this many rows are computed row by row: finding the distinct ones would cost more."""
+SMALL = 512
+"""Shorter tables are computed row by row: finding the distinct ones would cost more."""
 
 
 def per_distinct(function: Callable[[Strategies], T], s: Strategies, keys: Sequence[npt.NDArray[np.float64]]) -> T:
-    """Give ``function(s)``, computed once per distinct row of `keys`, the columns that decide it, in a long table.
+    """Give ``function(s)``, computed once per distinct set of `keys` along the last axis where that is long.
 
-    The result is the same to the last bit: every formula is element-wise. Open grids are passed through, since
-    broadcasting already computes each term at the shape of what it depends on.
+    `keys` are the columns that decide the result; on an open grid every position of the other axes counts. The result
+    is the same to the last bit, since every formula is element-wise.
     """
-    shape = s.shape
-    if len(shape) != 1 or shape[0] < SMALL:
+    length = s.shape[-1] if s.shape else 1
+    if length < SMALL:
         return function(s)
-    columns = [np.broadcast_to(key, shape) for key in keys]
-    _, first, inverse = np.unique(_hash(columns), return_index=True, return_inverse=True)
-    exact = all(np.array_equal(column[first][inverse], column) for column in columns)
-    if not exact or len(first) > shape[0] // 2:
+    rows = [row for key in keys if key.ndim and key.shape[-1] == length for row in key.reshape(-1, length)]
+    _, first, inverse = np.unique(_hash(rows, length), return_index=True, return_inverse=True)
+    exact = all(np.array_equal(row[first][inverse], row) for row in rows)
+    if not exact or len(first) > length // 2:
         return function(s)
-    gathered: T = _gather(function(s.take(first)), inverse, len(first))
+    gathered: T = _gather(function(s.along(first)), inverse, len(first))
     return gathered
 
 
-def _hash(columns: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.uint64]:
-    """One 64-bit number per row; equal rows give equal numbers (the caller checks the converse)."""
-    result = np.zeros(columns[0].shape, dtype=np.uint64)
-    for column in columns:
-        result = (result ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+def _hash(rows: Sequence[npt.NDArray[np.float64]], length: int) -> npt.NDArray[np.uint64]:
+    """One 64-bit number per position; equal keys give equal numbers (the caller checks the converse)."""
+    result = np.zeros(length, dtype=np.uint64)
+    for row in rows:
+        result = (result ^ row.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         result ^= result >> np.uint64(29)
     return result
 
 
 def _gather(value: Any, inverse: npt.NDArray[np.int64], count: int) -> Any:
-    """Spread every array inside dataclasses, dicts and tuples back to the rows."""
+    """Spread every array inside dataclasses, dicts and tuples back along the last axis."""
     if isinstance(value, np.ndarray):
-        return value[inverse] if value.ndim and value.shape[0] == count and value.ndim == 1 else value
+        return value[..., inverse] if value.ndim and value.shape[-1] == count > 1 else value
     if is_dataclass(value) and not isinstance(value, type):
         return type(value)(**{f.name: _gather(getattr(value, f.name), inverse, count) for f in fields(value)})
     if isinstance(value, dict):

@@ -39,6 +39,32 @@ class StageBlocks:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one stage holds: its number, its layers, and 1 or 0 for the embedding and the head."""
+
+    stage: Numeric
+    layers: Numeric
+    embedding: Numeric
+    head: Numeric
+
+    def of(self, layer: Numeric, embedding: Numeric, head: Numeric) -> Numeric:
+        """Sum a quantity of the three kinds of block over the stage."""
+        return self.layers * layer + self.embedding * embedding + self.head * head
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as a sum of blocks: every quantity of `BlockCost`, by the same name, summed when asked for."""
+
+    blocks: StageBlocks
+    share: Share
+
+    def __getattr__(self, name: str) -> Numeric:
+        kinds = (self.blocks.layer, self.blocks.embedding, self.blocks.head)
+        return self.share.of(*(getattr(kind, name) for kind in kinds))
+
+
+@dataclass(frozen=True)
 class StageMemory:
     """Bytes by part for one stage, and the peaks of the phases of a step."""
 
@@ -58,20 +84,6 @@ class Memory:
     phases: dict[str, Numeric]
     stages: dict[str, StageMemory]
     capacity_bytes: float
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one stage holds: its number, its layers, and 1 or 0 for the embedding and the head."""
-
-    stage: Numeric
-    layers: Numeric
-    embedding: Numeric
-    head: Numeric
-
-    def of(self, layer: Numeric, embedding: Numeric, head: Numeric) -> Numeric:
-        """Sum a quantity of the three kinds of block over the stage."""
-        return self.layers * layer + self.embedding * embedding + self.head * head
 
 
 def stage_shares(layers: int, s: Strategies) -> dict[str, Share]:

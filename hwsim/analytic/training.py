@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from hwsim.analytic.blocks import BlockCost, Machine, Pace, block_cost, pace, paced
-from hwsim.analytic.communication import DataTalk, data_talk, exposed_data, exposed_sends, send_talk
+from hwsim.analytic.blocks import Machine, Pace, block_cost, pace
+from hwsim.analytic.communication import DataBytes, data_bytes, data_talk, exposed_data, exposed_sends, send_talk
 from hwsim.analytic.distinct import per_distinct
-from hwsim.analytic.memory import Memory, Share, StageBlocks, memory, stage_shares
+from hwsim.analytic.memory import Memory, Share, Stage, StageBlocks, memory, stage_shares
 from hwsim.analytic.setting import Setting, block_plan, tied_parameters
 from hwsim.costs.energy import energy_j
 from hwsim.costs.money import cost_usd
@@ -47,7 +47,7 @@ class TrainingColumns:
     """Sent per device and step, by axis."""
     flops_per_device: Numeric
     """Executed by the matrix units of the slowest stage per step."""
-    gradients: DataTalk
+    data_bytes: DataBytes
 
     @property
     def fits(self) -> Numeric:
@@ -105,12 +105,12 @@ class TrainingColumns:
     @property
     def traffic_tier_bytes(self) -> dict[str, Numeric]:
         """Sent per device and step, by network tier."""
-        net, s, dp = self.setting.network, self.strategies, self.gradients
+        net, s, dp = self.setting.network, self.strategies, self.data_bytes
         groups = net.step_groups(s)
-        data_group, shard = np.where(s.zero > 0, 0.0, dp.shard_bytes), np.where(s.zero > 0, dp.shard_bytes, 0.0)
+        data_group, shard = np.where(s.zero > 0, 0.0, dp.shard), np.where(s.zero > 0, dp.shard, 0.0)
         parts = [(self.traffic_bytes["pp"], net.line_shares(groups["pp"], s.vpp))]
         sent = {"tp": self.traffic_bytes["tp"], "cp": self.traffic_bytes["cp"], "data": data_group, "shard": shard}
-        sent |= {"replica": dp.replica_bytes, "send": dp.tied_bytes}
+        sent |= {"replica": dp.replica, "send": dp.tied}
         parts += [(value, net.ring_shares(groups[name])) for name, value in sent.items()]
         result: dict[str, Numeric] = {}
         for value, shares in parts:
@@ -128,13 +128,14 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
     """Time, memory and traffic of one step for every strategy. Legality is not asked here (see `illegal`)."""
     layer_keys = (s.tp, s.cp, axis_stride("cp", s), s.sequence_parallel, s.micro_batch, s.seq_len, s.recompute)
     blocks = per_distinct(lambda rows: stage_blocks(setting, rows), s, layer_keys)
-    data_keys = (s.tp, s.cp, s.dp, s.pp, s.vpp, s.order, s.zero, s.shard, s.micro_batches)
+    data_keys = (s.tp, s.cp, s.dp, s.pp, s.vpp, s.order, s.zero, s.shard)
     gradients = per_distinct(lambda rows: data_talk(setting, rows), s, data_keys)
+    reduced = data_bytes(setting, s)
     send_keys = (s.tp, s.cp, s.dp, s.pp, s.order, s.micro_batch, s.seq_len, s.sequence_parallel)
     sends = per_distinct(lambda rows: send_talk(setting, rows), s, send_keys)
     shares = stage_shares(setting.model.layers, s)
     launch_s = launch_time(setting)
-    micro_batch = stage_cost(blocks, slowest_share(blocks, shares, launch_s))
+    micro_batch = Stage(blocks, slowest_share(blocks, shares, launch_s))
     beat = pace(micro_batch, launch_s)
     steps = s.micro_batches
     time_s = {
@@ -162,12 +163,12 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
         traffic_bytes={
             "tp": steps * busiest(blocks, shares, "tp_bytes", received(s, shares, sends.regather_bytes)),
             "pp": steps * pipeline_axis.sends(s) * sends.send_bytes,
-            "dp": gradients.shard_bytes + gradients.replica_bytes + gradients.tied_bytes,
+            "dp": reduced.total,
             "cp": steps * busiest(blocks, shares, "cp_bytes", {}),
             "ep": np.zeros_like(steps),
         },
         flops_per_device=steps * micro_batch.flops,
-        gradients=gradients,
+        data_bytes=reduced,
     )
 
 
@@ -196,21 +197,11 @@ def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
     )
 
 
-def stage_cost(blocks: StageBlocks, share: Share) -> BlockCost:
-    """One micro-batch through one stage."""
-    cost: BlockCost = blocks.layer * share.layers + blocks.embedding * share.embedding + blocks.head * share.head
-    return cost
-
-
 def slowest_share(blocks: StageBlocks, shares: dict[str, Share], launch_s: float) -> Share:
     """The stage that takes longest for a micro-batch."""
-    kinds = (blocks.layer, blocks.embedding, blocks.head)
-    names = ("forward_total_s", "backward_total_s", "forward_kernels", "backward_kernels")
-    per_block = [[getattr(kind, name) for kind in kinds] for name in names]
 
     def seconds_of(share: Share) -> Numeric:
-        forward, backward, *kernels = (share.of(*values) for values in per_block)
-        return sum(paced((forward, backward), (kernels[0], kernels[1]), launch_s))
+        return pace(Stage(blocks, share), launch_s).total_s
 
     slowest = shares["first"]
     longest = seconds_of(slowest)
@@ -225,9 +216,8 @@ def slowest_share(blocks: StageBlocks, shares: dict[str, Share], launch_s: float
 def busiest(blocks: StageBlocks, shares: dict[str, Share], field: str, extra: dict[str, Numeric]) -> Numeric:
     """The largest value of a block quantity (and what `extra` adds to a stage) over the stages, per micro-batch."""
     most: Numeric = 0.0
-    per_block = [getattr(part, field) for part in (blocks.layer, blocks.embedding, blocks.head)]
     for name, share in shares.items():
-        most = np.maximum(most, share.of(*per_block) + extra.get(name, 0.0))
+        most = np.maximum(most, getattr(Stage(blocks, share), field) + extra.get(name, 0.0))
     return most
 
 
@@ -240,7 +230,7 @@ def received(s: Strategies, shares: dict[str, Share], regather_bytes: Numeric) -
 
 def bubble(blocks: StageBlocks, s: Strategies, slowest: Pace, launch_s: float) -> Numeric:
     """Seconds the slowest stage waits while the pipeline fills and drains."""
-    whole = pace(blocks.layer * blocks.layers + blocks.embedding + blocks.head, launch_s)
+    whole = pace(Stage(blocks, Share(0.0, blocks.layers, 1.0, 1.0)), launch_s)
     parts = (slowest.forward_s, slowest.backward_s - slowest.weight_s, slowest.weight_s)
     totals = (whole.total_s, whole.weight_s)
     return pipeline.bubble_s(parts, totals, s.pp, s.vpp, s.micro_batches, s.schedule)

@@ -95,8 +95,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return _about_flags(error.format_message()), 2
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "interrupted", 130
-    if isinstance(error, OSError):  # files report their own: this is the output
-        return f"cannot write to stdout: {error.strerror or error}", 2
+    if isinstance(error, OSError):  # without a file's name it is the output
+        return f"{error.filename or 'cannot write to stdout'}: {error.strerror or error}", 2
     kind = type(error).__name__
     return f"a bug in hwsim: {kind}: {error} (run again with --debug and report the traceback)", 1
 

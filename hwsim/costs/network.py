@@ -56,9 +56,12 @@ class Network:
         inner = _Inner(1.0, 0.0, np.inf)
         wire = collectives.wire_bytes(kind, total_bytes, group.size)
         for link, members in zip(self.links, group.members, strict=True):
-            seconds = _on_tier(kind, wire, group.size, link, members, inner)
-            spans = (group.size > inner.members) & (members >= group.size)
-            result = np.where(spans, seconds, result)
+            held = members >= group.size
+            spans = (group.size > inner.members) & held
+            if np.any(spans):
+                result = np.where(spans, _on_tier(kind, wire, group.size, link, members, inner), result)
+            if np.all(held):
+                break
             inner = _inside(kind, group.size, link, members, inner)
         return np.where(np.asarray(total_bytes) > 0, result, 0.0)
 

@@ -40,8 +40,10 @@ def resolve_extends(document: Document, find: Find) -> Document:
     chain = [document]
     while "extends" in chain[-1].data:
         parent = linked(chain[-1], "extends", lambda name: _parent(chain[-1], name, find))
-        if _identity(parent) in map(_identity, chain) or len(chain) == MAX_DEPTH:
+        if _identity(parent) in map(_identity, chain):
             _refuse_circle(chain[-1], [*chain, parent])
+        if len(chain) == MAX_DEPTH:
+            raise InputFileError([f"{chain[-1].where(('extends',))}: extends: more than {MAX_DEPTH} profiles deep"])
         chain.append(parent)
     whole = chain.pop()
     for child in reversed(chain):

@@ -72,6 +72,12 @@ class Strategies:
         """Rows of a table."""
         return Strategies(**{f.name: np.broadcast_to(getattr(self, f.name), self.shape)[index] for f in fields(self)})
 
+    def along(self, index: Any) -> Strategies:
+        """Some positions of the last axis; columns that do not vary along it stay as they are."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        length = self.shape[-1]
+        return Strategies(**{n: c[..., index] if c.ndim and c.shape[-1] == length else c for n, c in columns.items()})
+
     def row(self, index: int) -> dict[str, int | bool | str]:
         """One row of a table as plain values, codes as names."""
         flat = {
