@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,6 +17,7 @@ from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import evaluate as evaluate_columns
 from hwsim.costs.compute import device
 from hwsim.costs.network import network
+from hwsim.defaults import DEFAULT_SEQ_LEN, usual_batch, usual_precision
 from hwsim.errors import InfeasibleError, UsageError
 from hwsim.ops.count import Parameters, parameters
 from hwsim.ops.work import Attention, Gemm, Stream, Work
@@ -32,11 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_HARDWARE = "h100-sxm-80"
-DEFAULT_SEQ_LEN = 8192
-BATCH_TOKENS = 2**22
-"""Tokens per optimizer step when no batch is given: 4 Mi, as for most models of 2020 to 2025 ..."""
-BATCH_TOKENS_PER_DEVICE = 2**10
-"""... and at least this many per device, so that a large machine has work (Llama 3: 16 Mi on 16,384 devices)."""
 CHUNK_ROWS = 1 << 18
 """Rows of a table evaluated at a time."""
 SHARED = ("global_batch", "seq_len")
@@ -104,8 +101,26 @@ def plan(
     arguments.whole("top", top, 1000)
     pins = parse_pins(arguments.texts("pin", pin))
     setting = make_setting(model, hardware, gpus, settings=settings, profiles=profiles, **job)
-    shape = (setting.model, setting.hardware, setting.job, gpus)
-    return plan_training(Request(*shape, objective, top, pins, tokens, target_tokens_per_s))
+    request = Request(
+        model=setting.model,
+        hardware=setting.hardware,
+        job=setting.job,
+        devices=gpus,
+        objective=objective,
+        top=top,
+        pins=pins,
+        tokens=tokens,
+        target_tokens_per_s=target_tokens_per_s,
+        usual_batch=None if _names_batch(job, settings) else partial(usual_batch, setting.job.seq_len),
+    )
+    return plan_training(request)
+
+
+def _names_batch(given: Mapping[str, Any], settings: str | Sequence[str]) -> bool:
+    """Whether the user chose the global batch."""
+    return given.get("global_batch") is not None or "global_batch" in arguments.job_settings(
+        _overrides(settings).get("job")
+    )
 
 
 def make_setting(
@@ -133,37 +148,12 @@ def make_setting(
     name = machine.accelerator.usual_framework if framework is None else arguments.text("framework", framework)
     habits = load_framework(name, over.get("framework"))
     length = min(DEFAULT_SEQ_LEN, spec.max_positions)
-    wanted = {"precision": _usual_precision(machine), "seq_len": length, **given, **fixed}
+    wanted = {"precision": usual_precision(machine), "seq_len": length, **given, **fixed}
     arguments.check_sequence(spec, wanted["seq_len"])
-    wanted.setdefault("global_batch", _usual_batch(wanted["seq_len"], gpus))
+    wanted.setdefault("global_batch", usual_batch(wanted["seq_len"], gpus))
     asked = TrainingJob(framework=habits, **wanted)
     device(machine.accelerator, asked.numbers.compute)
     return Setting(spec, machine, asked, gpus)
-
-
-def _usual_batch(seq_len: int, gpus: int) -> int:
-    """About the usual tokens per step, in sequences that the odd part of the devices splits too.
-
-    Examples
-    --------
-    >>> _usual_batch(8192, 64), _usual_batch(8192, 96)
-    (512, 576)
-    """
-    batch = max(1, max(BATCH_TOKENS, BATCH_TOKENS_PER_DEVICE * gpus) // seq_len)
-    batch = min(batch, arguments.MAX_BATCH // 2)
-    odd = gpus // (gpus & -gpus)
-    if batch % odd == 0:
-        return batch
-    unit = odd
-    while 8 * unit <= batch:
-        unit *= 2
-    return -(-batch // unit) * unit
-
-
-def _usual_precision(machine: Hardware) -> str:
-    """bf16 where the device has it, else the widest half or single format it has."""
-    peaks = machine.accelerator.peak
-    return next((name for name in ("bf16", "fp16", "fp32") if getattr(peaks, name)), "bf16")
 
 
 def estimate_training(
@@ -215,7 +205,7 @@ def _asked(
     if setting.job.framework.usual_zero != 1:
         base["zero"] = setting.job.framework.usual_zero
     s = strategies(devices=gpus, **{**base, **columns})
-    if "global_batch" not in {**columns, **arguments.job_settings(_overrides(settings).get("job"))}:
+    if not _names_batch(columns, settings):
         unit = s.dp * s.micro_batch
         s = replace(s, global_batch=np.asarray(np.ceil(s.global_batch / unit) * unit))
     arguments.refuse_illegal(setting.model, s)

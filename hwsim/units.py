@@ -15,6 +15,8 @@ KIB, MIB, GIB, TIB = 2.0**10, 2.0**20, 2.0**30, 2.0**40
 GB, TERA = 1e9, 1e12
 MICROSECOND = 1e-6
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
+HUGE = 1e7
+"""Numbers beyond this many of the largest unit are shown with an exponent."""
 JOULES_PER_KWH = 3.6e6
 
 _DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
@@ -177,4 +179,6 @@ def show(value: float, dimension: str, digits: int = 3) -> str:
     steps = _STEPS[dimension]
     rounds_up = 1 - 0.5 * 10.0**-digits
     scale, symbol = next((step for step in steps if abs(value) >= step[0] * rounds_up), steps[-1])
-    return f"{_trim(value / scale, digits)}{symbol}"
+    number = value / scale
+    text = f"{value:.{digits}g}" if abs(number) >= HUGE else f"{_trim(number, digits)}{symbol}"
+    return "1 day" if text == "1 days" else text

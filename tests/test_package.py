@@ -29,6 +29,8 @@ def test_wheel_works_from_any_directory(tmp_path):
         assert wanted in names
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    done = subprocess.run([sys.executable, "-c", ANSWER, str(place)], cwd=elsewhere, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", ANSWER, str(place)], cwd=elsewhere, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert '"kind": "training"' in done.stdout

@@ -41,7 +41,9 @@ def test_mean_step_time_error_within_five_percent():
     assert sum(errors) / len(errors) <= 0.05
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row["metric"] == "activation_memory"], ids=lambda row: row["id"])
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row["metric"] == "activation_memory"], ids=lambda row: row["id"]
+)
 def test_activation_memory_is_the_papers_formula(row):
     """The paper's formula leaves out what the embedding and the head save: under 1 %."""
     assert estimate(row).memory_bytes["activations"] / 2**30 == pytest.approx(float(row["value"]), rel=0.01)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hwsim.report.terminal import bar
-from hwsim.units import DAY_S, HOUR_S, TERA, show
+from hwsim.units import HOUR_S, TERA, show
 
 if TYPE_CHECKING:
     from hwsim.analytic.estimate import TrainingEstimate
@@ -54,7 +54,7 @@ def headline(plan: Plan) -> str:
     """The answer in one line."""
     best, setting = plan.best, plan.setting
     budget = plan.tokens or TERA
-    days = show(budget / best.tokens_per_s / DAY_S, "days")
+    days = show(budget / best.tokens_per_s, "s")
     model, device = setting.model.title or best.model["name"], setting.hardware.accelerator.title
     machine = f"{best.hardware['devices']:,} × {device or best.hardware['accelerator']}"
     speed = f"{show(best.tokens_per_s, 'count')} tokens/s, MFU {best.mfu:.0%}"

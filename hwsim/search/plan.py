@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,6 +126,13 @@ class Request:
     """Budget, for days and cost."""
     target_tokens_per_s: float | None
     """Slowest throughput that will do; plans may then use fewer devices."""
+    usual_batch: Callable[[int], int] | None = None
+    """Global batch by number of devices, where the user chose none."""
+
+    def on(self, devices: int) -> Request:
+        """The same request on another number of devices."""
+        batch = self.job.global_batch if self.usual_batch is None else self.usual_batch(devices)
+        return replace(self, devices=devices, job=self.job.model_copy(update={"global_batch": batch}))
 
 
 def plan_training(request: Request) -> Plan:
@@ -176,19 +183,20 @@ def device_counts(request: Request) -> list[int]:
 
 def _search(request: Request, devices: int, found: Found) -> None:
     setting = Setting(request.model, request.hardware, request.job, devices)
-    node = request.hardware.cluster.node.devices
-    space = build_space(request.model, devices, request.job.global_batch, request.job.seq_len, request.pins, node)
-    if space.candidates:
-        search(setting, space, OBJECTIVES[request.objective], found)
+    node, job = request.hardware.cluster.node.devices, request.job
+    for schedule in request.pins.get("schedule", (None,)):
+        pins = dict(request.pins) if schedule is None else {**request.pins, "schedule": (schedule,)}
+        space = build_space(request.model, devices, job.global_batch, job.seq_len, pins, node)
+        if space.candidates:
+            search(setting, space, OBJECTIVES[request.objective], found)
 
 
 def _detail(request: Request, candidates: Sequence[tuple[int, Space]]) -> list[TrainingEstimate]:
     """Candidates as full estimates, in the order given."""
     result: dict[int, TrainingEstimate] = {}
-    for devices in {space.devices for _, space in candidates}:
-        mine = [i for i, (_, space) in enumerate(candidates) if space.devices == devices]
-        space = candidates[mine[0]][1]
-        setting = Setting(request.model, request.hardware, request.job, devices)
+    for space in {id(space): space for _, space in candidates}.values():
+        mine = [i for i, (_, owner) in enumerate(candidates) if owner is space]
+        setting = Setting(request.model, request.hardware, request.job, space.devices)
         rows = estimates(evaluate(setting, space.decode(np.array([candidates[i][0] for i in mine]))))
         result.update(zip(mine, rows, strict=True))
     return [result[i] for i in sorted(result)]
@@ -218,14 +226,14 @@ def _faster(request: Request, needed: float, fastest: float) -> str:
     while devices * fastest < needed * request.devices:
         devices *= 2
     for count in (devices, devices * 2):
-        if count > REACH * request.devices or count > MOST_DEVICES:
+        if count > min(REACH * request.devices, MOST_DEVICES):
             break
-        found = Found()
-        _search(request, count, found)
-        rates = [1.0 / step for step, _, devices_, _, _ in found.front if devices_ == count]
-        if rates and max(rates) * request.job.global_batch * request.job.seq_len >= needed:
+        larger, found = request.on(count), Found()
+        _search(larger, count, found)
+        rates = [larger.job.global_batch * larger.job.seq_len / step for step, *_ in found.front]
+        if rates and max(rates) >= needed:
             return f"Nearest fix: {count} devices (--gpus {count})."
-    return "No number of devices within reach does: try a larger global batch, other hardware, or a later target."
+    return "No number of devices within reach does: try other hardware, a larger global batch, or a later target."
 
 
 def _why(request: Request, found: Found) -> str:
@@ -242,7 +250,7 @@ def _why(request: Request, found: Found) -> str:
     return (
         f"{where}: out of memory: the smallest strategy needs {show(needed, 'bytes')} a device of "
         f"{show(usable, 'bytes')} ({show(capacity, 'bytes')} less {HEADROOM:.0%} headroom), "
-        f"{needed / usable:.2g} times too much. {_nearest_fix(request)}"
+        f"{show(needed / usable, 'count', 2)} times too much. {_nearest_fix(request)}"
     )
 
 
@@ -257,7 +265,7 @@ def _nearest_fix(request: Request) -> str:
     while devices * 2 <= min(request.devices * REACH, MOST_DEVICES):
         devices *= 2
         found = Found()
-        _search(request, devices, found)
+        _search(request.on(devices), devices, found)
         if found.best:
             return f"Nearest fix: {devices} devices (--gpus {devices})."
     return "No number of devices within reach fits: try a device with more memory, or fewer pins."

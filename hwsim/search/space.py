@@ -61,7 +61,7 @@ class Space:
     """(sharding, 2): ZeRO stage and shard group; 0 stands for the whole dp x cp."""
     sequence_parallels: Column
     schedule: float | None
-    """Pinned schedule code; default: interleaved where vpp > 1, else 1F1B."""
+    """Pinned schedule code, one per space; default: interleaved where vpp > 1, else 1F1B."""
 
     @property
     def outer_shape(self) -> tuple[int, ...]:
@@ -220,12 +220,13 @@ def build_space(model: Model, devices: int, global_batch: int, seq_len: int, pin
         return np.array([float(v) for v in pins.get(name, tuple(values))])
 
     meshes, dropped = factorisations(model, devices, global_batch, seq_len, pins)
-    stages = sorted({pp for _, _, _, pp in meshes})
-    chunks = sorted({d for pp in stages if pp > 1 for d in divisors(-(-model.layers // pp))} | {1})
+    depths = sorted({pp for _, _, _, pp in meshes})
+    chunks = sorted({d for pp in depths if pp > 1 for d in divisors(-(-model.layers // pp))} | {1})
     shardings = [(0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (3.0, 0.0), (3.0, float(node_devices))]
     shardings = [pair for pair in shardings if pair[0] in pins.get("zero", (pair[0],))]
     if "shard" in pins:
-        shardings = sorted({(zero, shard) for zero, _ in shardings for shard in pins["shard"]})
+        stages = [zero for zero, _ in shardings if zero > 0] or [0.0]
+        shardings = sorted({(zero, shard) for zero in stages for shard in pins["shard"]})
     return Space(
         devices=devices,
         global_batch=global_batch,
@@ -261,9 +262,6 @@ def parse_pins(settings: Sequence[str]) -> dict[str, tuple[float, ...]]:
             msg = f"--pin {name}: given twice; list several values as {name}=1,2"
             raise UsageError(msg)
         pins[name] = tuple(dict.fromkeys(_pin_value(name, item.strip()) for item in value.split(",")))
-        if name == "schedule" and len(pins[name]) > 1:
-            msg = "--pin schedule: takes one value; run one plan for each schedule"
-            raise UsageError(msg)
     return pins
 
 
