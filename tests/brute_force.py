@@ -19,7 +19,7 @@ Conventions that hwsim chose and this file adopts (each could be chosen otherwis
   ZeRO 2 and 3); counted as `dp`, as its time is.
 * Not counted, being scalars or vectors once per step: gradients of norms, row-parallel biases and position tables that
   sequence parallelism leaves partial over tp, those of key/value heads copied where tp exceeds them, the gradient norm.
-* Workspace: one communication bucket where dp x cp > 1; with ZeRO 3 two whole layers of weights and half their gradients;
+* Workspace: one communication bucket where dp x cp > 1; with ZeRO 3 two layers of weights, half their gradients;
   what one layer drops and computes again plus its gradients, or all logits alive, whichever is more.
 * A group that splits unevenly over the domains of a tier (see `Step.nested`) is counted send by send here; hwsim takes
   the group that is split worst, which is never less.

@@ -12,7 +12,8 @@ sys.path.insert(0, sys.argv[1])
 import hwsim
 from hwsim.cli.app import run
 assert hwsim.__file__.startswith(sys.argv[1]), hwsim.__file__
-sys.exit(run(["estimate", "train", "--model", "8b", "--gpus", "8", "--zero", "3", "--recompute", "full", "--json"], debug=True))
+command = "estimate train --model 8b --gpus 8 --zero 3 --recompute full --json"
+sys.exit(run(command.split(), debug=True))
 """
 
 

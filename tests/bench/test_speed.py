@@ -85,7 +85,7 @@ def test_search_gpt3(benchmark: BenchmarkFixture, devices: int) -> None:
 
 def _legal_table(setting: Setting, space: Space, rows: int) -> Strategies:
     """Legal candidates in random order, each once: repeated rows would be gathered instead of computed."""
-    order = np.random.default_rng(0).permutation(space.candidates)
+    order = np.random.default_rng(0).permutation(space.size)
     kept, count = [], 0
     for start in range(0, len(order), 1 << 18):
         index = order[start : start + (1 << 18)]
