@@ -64,6 +64,12 @@ def _search_alone(devices: int) -> tuple[float, float]:
     return before, _peak_mib()
 
 
+AIM_S = {"plan": 2.0, "--help": 0.3}
+"""Whole-process seconds asked of a command ..."""
+SLACK = 3
+"""... and how many times that CI lets a busy machine take."""
+
+
 @pytest.mark.parametrize("devices", [64, 1024, 4096])
 def test_search_gpt3(benchmark: BenchmarkFixture, devices: int) -> None:
     found = benchmark.pedantic(_search, args=(devices,), rounds=3, warmup_rounds=1)
@@ -81,6 +87,9 @@ def test_search_gpt3(benchmark: BenchmarkFixture, devices: int) -> None:
         peak_memory_mib=round(after),
         peak_memory_of_search_mib=round(after - before),
     )
+    assert seconds < 10
+    assert after < 1024
+    assert found.candidates / seconds > 1e6
 
 
 def _legal_table(setting: Setting, space: Space, rows: int) -> Strategies:
@@ -136,6 +145,7 @@ def test_whole_command(benchmark: BenchmarkFixture, arguments: list[str]) -> Non
     done = benchmark.pedantic(run, rounds=3, warmup_rounds=1)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+    assert benchmark.stats.stats.min < SLACK * AIM_S.get(arguments[0], float("inf"))
 
 
 def test_operator_time_of_a_column(benchmark: BenchmarkFixture) -> None:
