@@ -168,7 +168,6 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
     },
     "gemm.gemm_s": lambda d: _multiply(d) | _elements(d) | {"machine": _gemm_machine(d)},
     "pipeline.stage_layers": _stage_layers,
-    "pipeline.chunk_layers": lambda d: {"layers": d.whole(1, 10_000), "pp": d.whole(1, 4096), "vpp": d.whole(1, 64)},
     "pipeline.in_flight_chunks": _in_flight,
     "pipeline.bubble_s": _bubble,
     "stream.stream_s": lambda d: {

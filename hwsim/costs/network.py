@@ -154,7 +154,8 @@ def _on_tier(
     for protocol in link.tier.collectives.get(kind, ()):
         steps = collectives.steps(kind, protocol.algorithm, _ring_length(link, domains))
         rate = np.minimum(width * protocol.efficiency, inner.bytes_per_s)
-        seconds = inner.steps_s + collectives.protocol_s(wire, steps, protocol.latency, protocol.hop_latency, rate)
+        fixed_s = protocol.latency + link.tier.latency
+        seconds = inner.steps_s + collectives.protocol_s(wire, steps, fixed_s, protocol.hop_latency, rate)
         best = np.minimum(best, np.where(domains >= protocol.min_devices, seconds, np.inf))
     return np.where(np.isfinite(best), best, 0.0)
 

@@ -44,17 +44,6 @@ def stage_layers(layers: Numeric, pp: Numeric, vpp: Numeric, stage: Numeric) -> 
     return base * vpp + np.floor((extra + pp - turn) / pp)
 
 
-def chunk_layers(layers: Numeric, pp: Numeric, vpp: Numeric) -> Numeric:
-    """Layers of the largest chunk. [-]
-
-    Examples
-    --------
-    >>> float(chunk_layers(126, 16, 1)), float(chunk_layers(96, 8, 3))
-    (8.0, 4.0)
-    """
-    return np.ceil(1.0 * layers / (1.0 * pp * vpp))
-
-
 def in_flight_chunks(pp: Numeric, vpp: Numeric, micro_batches: Numeric, stage: Numeric, schedule: Numeric) -> Numeric:
     """Chunk-sized sets of activations that a stage holds at its peak. [-]
 

@@ -23,8 +23,6 @@ from hwsim.specs.strategy import CODES, ORDERS, RECOMPUTES, Strategies
 
 Column = npt.NDArray[np.float64]
 Index = npt.NDArray[np.signedinteger[Any]]
-OUTER = ("order", "recompute", "sharding", "sequence_parallel")
-CORE = ("vpp", "micro_batch", "mesh")
 PINS = (
     "tp",
     "pp",

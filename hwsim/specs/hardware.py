@@ -226,7 +226,7 @@ class Protocol(Spec):
     min_devices: Count = 2
     """Smallest group it serves."""
     latency: Seconds
-    """Fixed time."""
+    """Fixed time of the software."""
     hop_latency: Seconds
     """Added per step of the algorithm."""
     efficiency: Annotated[float, Field(ge=1e-4, le=2.0)]
@@ -247,7 +247,7 @@ class Tier(Spec):
     oversubscription: Annotated[float, Field(ge=1, le=1000)] = 1.0
     """Demand over capacity towards this tier (4 means a quarter of the bandwidth when all talk)."""
     latency: Seconds
-    """One way between two devices, hardware only."""
+    """One way between two devices, hardware only; every call pays it once beside its protocol's own times."""
     torus: tuple[Count, ...] = ()
     """Edge lengths of the largest torus."""
     wrap_multiple: Count = 1
