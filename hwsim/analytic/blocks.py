@@ -37,6 +37,9 @@ class BlockCost:
     cp_forward_s: Numeric = 0.0
     """Exposed context-parallel communication."""
     cp_backward_s: Numeric = 0.0
+    tp_busy_s: Numeric = 0.0
+    """All tensor-parallel communication, hidden or not; likewise the next."""
+    cp_busy_s: Numeric = 0.0
     memory_bound_s: Numeric = 0.0
     """Part of the compute above that waits for device memory."""
     forward_kernels: Numeric = 0.0
@@ -143,6 +146,8 @@ def block_cost(operators: Sequence[Operator], machine: Machine, recompute: Numer
         tp_backward_s=backward.tp_s + rerun(forward.tp_s, again.tp_s),
         cp_forward_s=forward.cp_s,
         cp_backward_s=backward.cp_s + rerun(forward.cp_s, again.cp_s),
+        tp_busy_s=forward.tp_busy_s + backward.tp_busy_s + rerun(forward.tp_busy_s, again.tp_busy_s),
+        cp_busy_s=forward.cp_busy_s + backward.cp_busy_s + rerun(forward.cp_busy_s, again.cp_busy_s),
         memory_bound_s=forward.memory_bound_s
         + backward.memory_bound_s
         + rerun(forward.memory_bound_s, again.memory_bound_s),
@@ -169,6 +174,8 @@ class _Phase:
     tp_s: Numeric = 0.0
     """Exposed, like the next."""
     cp_s: Numeric = 0.0
+    tp_busy_s: Numeric = 0.0
+    cp_busy_s: Numeric = 0.0
     tp_bytes: Numeric = 0.0
     cp_bytes: Numeric = 0.0
 
@@ -184,11 +191,13 @@ def _phase(works: Sequence[Work], machine: Machine) -> _Phase:
     kernels = 0
     exposed: dict[str, Numeric] = {"tp": 0.0, "cp": 0.0}
     hidden: dict[str, Numeric] = {}
+    busy: dict[str, Numeric] = {"tp": 0.0, "cp": 0.0}
     sent: dict[str, Numeric] = {"tp": 0.0, "cp": 0.0}
     for work in works:
         if isinstance(work, Collective):
             lane = hidden if work.hidden else exposed
             lane[work.axis] = lane.get(work.axis, 0.0) + machine.collective_s(work)
+            busy[work.axis] = busy[work.axis] + machine.collective_s(work)
             sent[work.axis] = sent[work.axis] + machine.sent_bytes(work)
             continue
         seconds, bound_s = machine.device.cost(work)
@@ -199,5 +208,5 @@ def _phase(works: Sequence[Work], machine: Machine) -> _Phase:
         kernels += launches(work)
     for axis, seconds in hidden.items():
         exposed[axis] = exposed[axis] + exposed_s(seconds, compute_s, machine.interference)
-    comm = (exposed["tp"], exposed["cp"], sent["tp"], sent["cp"])
+    comm = (exposed["tp"], exposed["cp"], busy["tp"], busy["cp"], sent["tp"], sent["cp"])
     return _Phase(compute_s, weight_s, memory_bound_s, kernels, flops, *comm)

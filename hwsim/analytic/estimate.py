@@ -10,6 +10,7 @@ import numpy as np
 
 from hwsim.analytic.memory import PARTS
 from hwsim.analytic.training import TIME_PARTS, TRAFFIC_AXES, TrainingColumns
+from hwsim.specs.job import OPTIMIZER_STATE_BYTES, TrainingJob
 from hwsim.specs.strategy import COLUMN_NAMES, plain_value
 from hwsim.units import GIB, TERA
 
@@ -85,6 +86,7 @@ def estimates(columns: TrainingColumns) -> list[TrainingEstimate]:
     memory, phases = (
         {k: flat(v, shape) for k, v in part.items()} for part in (columns.memory.parts, columns.memory.phases)
     )
+    busy = {axis: flat(value, shape) for axis, value in columns.communication_s.items()}
     stages = {name: flat(stage.allocated_bytes, shape) for name, stage in columns.memory.stages.items()}
     reserved, fits = flat(columns.memory.reserved_bytes, shape), flat(columns.fits, shape)
     rows = {name: flat(getattr(columns.strategies, name), shape) for name in COLUMN_NAMES}
@@ -100,6 +102,7 @@ def estimates(columns: TrainingColumns) -> list[TrainingEstimate]:
             "memory_reserved_bytes": float(reserved[i]),
             "memory_phases_bytes": {name: float(phases[name][i]) for name in phases},
             "memory_stages_bytes": {name: float(stages[name][i]) for name in stages},
+            "communication_s": {axis: float(busy[axis][i]) for axis in busy},
             "traffic_bytes": {axis: float(traffic[axis][i]) for axis in TRAFFIC_AXES},
             "traffic_tier_bytes": {tier: float(tiers[tier][i]) for tier in tiers},
         }
@@ -108,11 +111,11 @@ def estimates(columns: TrainingColumns) -> list[TrainingEstimate]:
 
 
 _ORDER = (
-    "schema_version", "kind", "model", "hardware", "strategy", "job", "fits", "step_time_s", "step_time_low_s",
-    "step_time_high_s", "time_s", "tokens_per_s", "tokens_per_s_per_device", "model_tflops_per_device", "mfu", "hfu",
-    "memory_bytes", "memory_allocated_bytes", "memory_reserved_bytes", "memory_capacity_bytes", "memory_phases_bytes",
-    "memory_stages_bytes", "traffic_bytes", "traffic_tier_bytes", "flops_per_device", "energy_j", "cost_usd",
-    "bottleneck", "calibration",
+    "schema_version", "kind", "model", "hardware", "strategy", "job", "bytes_per_number", "fits", "step_time_s",
+    "step_time_low_s", "step_time_high_s", "time_s", "communication_s", "tokens_per_s", "tokens_per_s_per_device",
+    "model_tflops_per_device", "mfu", "hfu", "memory_bytes", "memory_allocated_bytes", "memory_reserved_bytes",
+    "memory_capacity_bytes", "memory_phases_bytes", "memory_stages_bytes", "traffic_bytes", "traffic_tier_bytes",
+    "flops_per_device", "energy_j", "cost_usd", "bottleneck", "calibration",
 )  # fmt: skip
 
 
@@ -139,6 +142,7 @@ def _values(
         "hardware": {"name": hardware.name, "accelerator": hardware.accelerator.name, "devices": devices},
         "strategy": {**ordered, **named, "precision": job.precision, "optimizer": job.optimizer},
         "job": {"attention": job.attention, "graphs": job.graphs, "framework": job.framework.name},
+        "bytes_per_number": number_bytes(job),
         "step_time_s": step,
         "step_time_low_s": step * (1.0 - band),
         "step_time_high_s": step * (1.0 + band),
@@ -165,6 +169,21 @@ def added(values: Iterable[float]) -> float:
     for value in values:
         result = result + value
     return result
+
+
+def number_bytes(job: TrainingJob) -> dict[str, float]:
+    """Bytes per number in each role, as the job's framework stores and sends them."""
+    numbers, framework = job.numbers, job.framework
+    return {
+        "weight": numbers.weight,
+        "gathered_weight": numbers.wire,
+        "activation": numbers.activation,
+        "gemm_operand": numbers.gemm_input,
+        "gradient": framework.gradient_bytes,
+        "reduced_gradient": framework.reduce_bytes,
+        "master_weight": numbers.master,
+        "optimizer_state": OPTIMIZER_STATE_BYTES[job.optimizer],
+    }
 
 
 def bottleneck(columns: TrainingColumns, time_s: dict[str, float], numbers: dict[str, float]) -> str:

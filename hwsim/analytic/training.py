@@ -11,7 +11,16 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from hwsim.analytic.blocks import Machine, Pace, block_cost, pace
-from hwsim.analytic.communication import DataBytes, data_bytes, data_talk, exposed_data, exposed_sends, send_talk
+from hwsim.analytic.communication import (
+    DataBytes,
+    DataTalk,
+    SendTalk,
+    data_bytes,
+    data_talk,
+    exposed_data,
+    exposed_sends,
+    send_talk,
+)
 from hwsim.analytic.distinct import per_distinct
 from hwsim.analytic.memory import Memory, Share, Stage, StageBlocks, memory, stage_shares
 from hwsim.analytic.setting import Setting, block_plan, tied_parameters
@@ -48,6 +57,8 @@ class TrainingColumns:
     flops_per_device: Numeric
     """Executed by the matrix units of the slowest stage per step."""
     data_bytes: DataBytes
+    talk: tuple[Stage, DataTalk, SendTalk]
+    """The slowest stage's micro-batch, and what runs once per step and per chunk boundary."""
 
     @property
     def fits(self) -> Numeric:
@@ -86,6 +97,21 @@ class TrainingColumns:
         """The same with recompute counted."""
         executed = self.model_flops + self.recomputed_flops
         return self.setting.device.utilization(executed, self.step_time_s, self.strategies.devices)
+
+    @property
+    def communication_s(self) -> dict[str, Numeric]:
+        """Seconds per step that each axis communicates, hidden behind compute or not."""
+        stage, gradients, sends = self.talk
+        steps, count = self.strategies.micro_batches, data.rounds(self.strategies)
+        gathers = count.forward_gathers + count.backward_gathers
+        once = gradients.all_reduce_s + gradients.replica_s + gradients.tied_s
+        boundaries = 2.0 * (steps * self.strategies.vpp + self.strategies.pp - 1.0)
+        return {
+            "tp": steps * stage.tp_busy_s,
+            "cp": steps * stage.cp_busy_s,
+            "pp": boundaries * sends.send_s,
+            "dp": once + gradients.reduce_scatter_s * count.reduce_scatters + gradients.all_gather_s * gathers,
+        }
 
     @property
     def busy_s(self) -> Numeric:
@@ -169,6 +195,7 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
         },
         flops_per_device=steps * micro_batch.flops,
         data_bytes=reduced,
+        talk=(micro_batch, gradients, sends),
     )
 
 
