@@ -216,21 +216,16 @@ def estimate_view(estimate: TrainingEstimate) -> list[Any]:
     tiers = ", ".join(f"{tier} {show(sent, 'bytes')}" for tier, sent in estimate.traffic_tier_bytes.items() if sent)
     axes = ", ".join(f"{axis} {show(sent, 'bytes')}" for axis, sent in estimate.traffic_bytes.items() if sent)
     sends = f"{axes or 'nothing'} a device and step" + (f" ({tiers})" if tiers else "")
+    tiny = NEGLIGIBLE * NEGLIGIBLE * estimate.step_time_s
     hidden = {axis: busy - estimate.time_s[axis] for axis, busy in estimate.communication_s.items()}
-    behind = ", ".join(f"{axis} {show(seconds, 's')}" for axis, seconds in hidden.items() if seconds > 0.0)
-    hidden_text = f"{behind or 'nothing'} of communication behind compute"
+    behind = ", ".join(f"{axis} {show(seconds, 's')}" for axis, seconds in hidden.items() if seconds > tiny)
+    covered = f"{behind or 'nothing'} of communication behind compute"
     return [
         f"[bold]{head}[/bold]",
         labelled({"Strategy": strategy_line(estimate), "": job_line(estimate)}),
         "",
         bars(estimate),
-        labelled(
-            {
-                "Limited by": estimate.bottleneck,
-                "Sends": sends,
-                "Hidden": f"{behind or 'nothing'} of communication behind compute",
-            }
-        ),
+        labelled({"Limited by": estimate.bottleneck, "Sends": sends, "Hidden": covered}),
     ]
 
 
