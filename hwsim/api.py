@@ -28,7 +28,7 @@ from hwsim.specs.job import TrainingJob
 from hwsim.specs.library import Reference, load_framework, load_hardware, load_model, split_settings
 from hwsim.specs.model import Model
 from hwsim.specs.reading import Document
-from hwsim.specs.strategy import COLUMN_NAMES, Strategies, strategies
+from hwsim.specs.strategy import COLUMN_NAMES, Strategies, as_written, strategies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,8 +236,9 @@ def evaluate(
     Returns
     -------
     pandas.DataFrame
-        The strategy columns, `legal`, `fits`, `step_time_s`, `tokens_per_s`, `mfu`, `hfu`, `memory_allocated_bytes`,
-        `memory_reserved_bytes`, the parts `time_s.*`, `memory_bytes.*`, `traffic_bytes.*`, `energy_j`, `cost_usd`.
+        The strategy columns (names, not codes), `legal`, `fits`, `step_time_s`, `tokens_per_s`, `mfu`, `hfu`,
+        `memory_allocated_bytes`, `memory_reserved_bytes`, the parts `time_s.*`, `memory_bytes.*`, `traffic_bytes.*`,
+        `energy_j`, `cost_usd`.
     """
     import pandas as pd
 
@@ -252,7 +253,8 @@ def evaluate(
     pieces = [
         _evaluated(setting, columns.take(slice(i, i + CHUNK_ROWS))) for i in range(0, columns.shape[0], CHUNK_ROWS)
     ]
-    return pd.DataFrame({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]})
+    table = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return pd.DataFrame(table | {name: as_written(name, table[name]) for name in COLUMN_NAMES})
 
 
 def _evaluated(setting: Setting, s: Strategies) -> dict[str, npt.NDArray[Any]]:

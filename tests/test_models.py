@@ -89,3 +89,11 @@ def test_extends_that_leads_nowhere_is_a_problem_of_the_file(tmp_path, parent, r
     path.write_text(f"# mine\nextends: {parent}\n")
     with pytest.raises(InputFileError, match=rf"child.yaml:2: extends: .*{reason}"):
         load_model(path)
+
+
+def test_a_dense_model_may_name_the_fields_of_experts():
+    plain = {"layers": 2, "hidden": 64, "heads": 4}
+    silent = {"experts": 0, "experts_per_token": None, "shared_experts": 0, "expert_ffn": None, "dense_layers": 0}
+    assert hwsim.load_model(plain | silent) == hwsim.load_model(plain)
+    with pytest.raises(InputFileError, match="experts: mixture-of-experts layers are not supported yet"):
+        hwsim.load_model(plain | {"experts": 8})

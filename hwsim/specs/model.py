@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
@@ -17,6 +18,12 @@ class Model(Spec):
     >>> Model(name="tiny", layers=2, hidden=64, heads=4).ffn
     256
     """
+
+    not_yet: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("experts", "experts_per_token", "shared_experts", "expert_ffn", "dense_layers"),
+        "mixture-of-experts layers are not supported yet",
+    )
+    """Fields of other models, which a dense one may give as 0 or null, and what is missing for them."""
 
     name: Name = "custom"
     """Preset name."""
@@ -77,6 +84,8 @@ class Model(Spec):
     @classmethod
     def _complete(cls, data: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
         """Fill the widths that follow from others (they do not count as set), build, and check that the heads fit."""
+        if isinstance(data, dict):
+            data = {name: value for name, value in data.items() if value or name not in cls.not_yet}
         given = cls._with_defaults(data) if isinstance(data, dict) else data
         model = build(given)
         if isinstance(data, dict) and "head_dim" not in data and model.hidden % model.heads:

@@ -72,6 +72,9 @@ def _place(document: Document, path: FieldPath, problem: Mapping[str, Any]) -> s
 
 
 def _unknown_field(spec: type[BaseModel], path: FieldPath, listed: set[FieldPath]) -> str:
+    missing = getattr(spec, "not_yet", {}).get(path[-1])
+    if missing:
+        return f"{missing} (leave it out, or 0)"
     fields = _fields_at(spec, path[:-1])
     hint = did_you_mean(str(path[-1]), fields)
     if not hint and fields and path[:-1] not in listed:

@@ -93,6 +93,13 @@ def plain_value(name: str, value: float) -> int | bool | str:
     return bool(value) if name in FLAGS else int(value)
 
 
+def as_written(name: str, column: Column) -> npt.NDArray[Any]:
+    """A whole column as users write it: names, flags or whole numbers."""
+    if name in CODES:
+        return np.array(CODES[name], dtype=object)[column.astype(np.int64)]
+    return column.astype(bool if name in FLAGS else np.int64)
+
+
 COLUMN_NAMES = tuple(field.name for field in fields(Strategies))
 
 
