@@ -250,9 +250,8 @@ def job_settings(document: Document | None) -> dict[str, Any]:
 
 def enough_devices(name: str, count: int, cluster: Cluster) -> None:
     """Refuse more devices than the outermost tier connects."""
-    most = cluster.tiers[-1].size
-    if most and count > most:
-        msg = f"{name}: cluster {cluster.name} connects {most:,} devices, not {count:,}"
+    if count > cluster.most_devices:
+        msg = f"{name}: cluster {cluster.name} connects {cluster.most_devices:,.0f} devices, not {count:,}"
         raise UsageError(msg)
 
 

@@ -104,8 +104,9 @@ def memory(
     worst = stages["first"]
     for name in STAGE_CLASSES[1:]:
         worst = _larger(worst, stages[name])
-    capacity = accelerator.memory.visible or accelerator.memory.capacity
-    return Memory(worst.parts, worst.allocated_bytes, worst.reserved_bytes, worst.phases, stages, capacity)
+    return Memory(
+        worst.parts, worst.allocated_bytes, worst.reserved_bytes, worst.phases, stages, accelerator.memory.usable
+    )
 
 
 def _larger(a: StageMemory, b: StageMemory) -> StageMemory:

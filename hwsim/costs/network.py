@@ -109,18 +109,16 @@ class Network:
 
 def network(cluster: Cluster, devices: int) -> Network:
     """Lay a job of `devices` out on a cluster: every domain is filled with as many as divide the job evenly."""
-    largest = cluster.tiers[-1].size
-    if largest is not None and devices > largest:
-        msg = f"{cluster.name} holds at most {largest} devices, not {devices}"
+    if devices > cluster.most_devices:
+        msg = f"cluster {cluster.name} connects {cluster.most_devices:,.0f} devices, not {devices:,}"
         raise UsageError(msg)
     links: list[Link] = []
     inner = 1
     for tier in cluster.tiers:
         size = tier.size or devices
         inner = next(d for d in range(min(size, devices) // inner * inner, 0, -inner) if devices % d == 0 or d == inner)
-        share = cluster.node.nics * cluster.node.nic_bandwidth / cluster.node.devices
         edge, wraps = _slice(tier, devices)
-        links.append(Link(tier, inner, (tier.bandwidth or share) / tier.oversubscription, edge, wraps))
+        links.append(Link(tier, inner, (tier.bandwidth or cluster.node.nic_share) / tier.oversubscription, edge, wraps))
     outer = links[-1]
     links[-1] = Link(outer.tier, max(outer.domain, devices), outer.bandwidth_bytes_per_s, outer.edge, outer.wraps)
     return Network(tuple(links))

@@ -15,9 +15,8 @@ def nudged(hardware: Hardware, factor: float) -> dict[str, Hardware]:
         "matrix-unit peak": hardware.model_copy(update={"accelerator": peak}),
         "memory bandwidth": hardware.model_copy(update={"accelerator": device.model_copy(update={"memory": memory})}),
     }
-    share = cluster.node.nics * cluster.node.nic_bandwidth / cluster.node.devices
     for i, tier in enumerate(cluster.tiers):
-        faster = tier.model_copy(update={"bandwidth": (tier.bandwidth or share) * factor})
+        faster = tier.model_copy(update={"bandwidth": (tier.bandwidth or cluster.node.nic_share) * factor})
         changed = cluster.model_copy(update={"tiers": (*cluster.tiers[:i], faster, *cluster.tiers[i + 1 :])})
         result[f"{tier.name} bandwidth"] = hardware.model_copy(update={"cluster": changed})
     return result

@@ -152,8 +152,8 @@ def plan_training(request: Request) -> Plan:
         raise InfeasibleError(_why(request, found))
     ranked = sorted(found.best.values(), key=lambda item: (item[0], item[1]))
     ranked = [item for item in ranked if item[3].devices == request.devices or request.target_tokens_per_s]
-    chosen = _detail(request, [(item[2], item[3]) for item in ranked[: max(request.top, 1) * 4]])
-    chosen = _on_time(request, chosen)
+    considered = ranked if request.target_tokens_per_s else ranked[: request.top]
+    chosen = _on_time(request, _detail(request, [(item[2], item[3]) for item in considered]))
     front = _detail(request, [(item[3], item[4]) for item in sorted(found.front, key=lambda point: point[:3])])
     setting = Setting(request.model, request.hardware, request.job, chosen[0].hardware["devices"])
     return Plan(
@@ -226,7 +226,7 @@ def _faster(request: Request, needed: float, fastest: float) -> str:
     while devices * fastest < needed * request.devices:
         devices *= 2
     for count in (devices, devices * 2):
-        if count > min(REACH * request.devices, MOST_DEVICES):
+        if count > _reach(request):
             break
         larger, found = request.on(count), Found()
         _search(larger, count, found)
@@ -236,11 +236,15 @@ def _faster(request: Request, needed: float, fastest: float) -> str:
     return "No number of devices within reach does: try other hardware, a larger global batch, or a later target."
 
 
+def _reach(request: Request) -> float:
+    """Most devices that a fix may propose: the cluster connects them and a search of them ends soon."""
+    return min(REACH * request.devices, MOST_DEVICES, request.hardware.cluster.most_devices)
+
+
 def _why(request: Request, found: Found) -> str:
     """Name what binds and the nearest change that fits."""
     where = f"{request.model.name} on {request.devices} x {request.hardware.accelerator.name}"
-    memory = request.hardware.accelerator.memory
-    capacity = memory.visible or memory.capacity
+    capacity = request.hardware.accelerator.memory.usable
     usable, needed = capacity * (1.0 - HEADROOM), found.closest_bytes
     if not np.isfinite(needed):
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in found.most_rejected(3))
@@ -262,7 +266,7 @@ def plain(name: str, value: float) -> str:
 def _nearest_fix(request: Request) -> str:
     """Smallest doubling of the devices that fits."""
     devices = request.devices
-    while devices * 2 <= min(request.devices * REACH, MOST_DEVICES):
+    while devices * 2 <= _reach(request):
         devices *= 2
         found = Found()
         _search(request.on(devices), devices, found)

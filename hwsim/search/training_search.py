@@ -134,8 +134,7 @@ def _legal_cores(setting: Setting, space: Space, core_index: Index, found: Found
 
 def _capacity(setting: Setting) -> float:
     """Memory a plan may use. [byte]"""
-    memory = setting.hardware.accelerator.memory
-    return (memory.visible or memory.capacity) * (1.0 - HEADROOM)
+    return setting.hardware.accelerator.memory.usable * (1.0 - HEADROOM)
 
 
 def _least_bytes(setting: Setting, space: Space, s: Strategies) -> npt.NDArray[np.float64]:

@@ -82,6 +82,11 @@ class Memory(Spec):
             raise ValueError(msg)
         return self
 
+    @property
+    def usable(self) -> float:
+        """What a program can have: the visible memory, else the capacity. [byte]"""
+        return self.visible or self.capacity
+
 
 class GemmCurve(Spec):
     """How a matrix multiply falls short of the roofline (see hwsim.formulas.gemm)."""
@@ -297,6 +302,11 @@ class Node(Spec):
             raise ValueError(msg)
         return self
 
+    @property
+    def nic_share(self) -> float:
+        """Bandwidth of the NICs that falls to one device, per direction. [byte/s]"""
+        return self.nics * self.nic_bandwidth / self.devices
+
 
 class Cluster(Spec):
     """Nodes joined by a network of tiers."""
@@ -329,6 +339,11 @@ class Cluster(Spec):
             msg = f"each size must be a multiple of the one inside it, found {_listed(sizes)}"
             raise ValueError(msg)
         return tiers
+
+    @property
+    def most_devices(self) -> float:
+        """Devices that the outermost tier connects; infinite where it is unlimited."""
+        return self.tiers[-1].size or float("inf")
 
 
 def _listed(sizes: Iterable[int | None]) -> str:
