@@ -312,7 +312,8 @@ def operator_time(
     dtype
         Compute dtype.
     library
-        Kernel library: `default`, the one that was fitted.
+        Kernel library that was measured apart on this device (`vllm`, `sglang`, `trtllm`, ...: `hwsim hardware show`
+        lists them); `default`: the curves that fit training frameworks and mixed use best.
 
     Examples
     --------
@@ -320,8 +321,6 @@ def operator_time(
     True
     """
     arguments.choice("operator", operator, arguments.SIZES)
-    if library is not None:
-        arguments.choice("library", library, ("default",))
     sizes = arguments.kernel_sizes(operator, shape)
     element = {"fp32": 4.0, "tf32": 4.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5}.get(arguments.text("dtype", dtype), 2.0)
     output = max(element, 2.0)
@@ -332,7 +331,8 @@ def operator_time(
         work = Attention(**sizes, element_bytes=output)
     else:
         work = Stream(sizes["bytes"])
-    return _plain(device(load_hardware(hardware).accelerator, dtype).seconds(work))
+    name = None if library is None else arguments.text("library", library)
+    return _plain(device(load_hardware(hardware).accelerator, dtype, name).seconds(work))
 
 
 def collective_time(hardware: HardwareLike, collective: str, *, bytes: Any, devices: Any) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from hwsim.errors import UsageError, did_you_mean
+from hwsim.errors import UsageError, did_you_mean, shorten
 from hwsim.formulas.attention import AttentionMachine, attention_backward_s, attention_forward_s
 from hwsim.formulas.gemm import GemmMachine, gemm_compute_s, gemm_memory_s, gemm_s, joined_s
 from hwsim.formulas.stream import StreamMachine, stream_s
@@ -15,7 +15,10 @@ from hwsim.formulas.training import utilization
 from hwsim.formulas.types import Numeric
 from hwsim.ops.work import Attention, Collective, Gemm, Stream, Work
 from hwsim.specs.base import Spec
-from hwsim.specs.hardware import Accelerator
+from hwsim.specs.hardware import Accelerator, AttentionCurve, GemmCurve
+
+DEFAULT_LIBRARY = "default"
+"""The mix of kernels that training frameworks and other users run."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +69,46 @@ def launches(work: Work) -> int:
     return work.kernels if isinstance(work, Stream) else 1
 
 
-def device(accelerator: Accelerator, compute: str) -> Device:
-    """Bind an accelerator's curves at the compute dtype `compute`.
+def device(accelerator: Accelerator, compute: str, library: str | None = None) -> Device:
+    """Bind an accelerator's curves at the compute dtype `compute`, those of a kernel library where it has its own.
 
     Raises
     ------
     UsageError
-        If the device has no peak for that dtype.
+        If the device has no peak for that dtype, or no library of that name.
     """
     peaks = {name: value for name, value in accelerator.peak.model_dump().items() if value}
     if compute not in peaks:
         msg = f"{accelerator.name} has no {compute} rate (it has {', '.join(peaks)}){did_you_mean(compute, peaks)}"
         raise UsageError(msg)
-    curves = accelerator.kernels
-    gemm_efficiency = {str(name): value for name, value in curves.gemm.dtype_efficiency.items()}
+    gemm, attention = _curves(accelerator, library)
     half = peaks.get("bf16") or peaks.get("fp16") or peaks[compute]
     shared = {"bandwidth_bytes_per_s": accelerator.memory.bandwidth, "units": float(accelerator.compute_units)}
-    efficiency = gemm_efficiency.get(compute, curves.gemm.efficiency)
+    measured = {str(name): curve for name, curve in attention.dtypes.items()}
+    attention_peak = peaks[compute] if compute in measured else min(half, peaks[compute])
     return Device(
-        gemm=_bind(GemmMachine, curves.gemm, shared | {"peak_flops_per_s": peaks[compute], "efficiency": efficiency}),
-        attention=_bind(AttentionMachine, curves.attention, shared | {"peak_flops_per_s": min(half, peaks[compute])}),
-        stream=_bind(StreamMachine, curves.stream, shared),
+        gemm=_bind(GemmMachine, _of_dtype(gemm, compute), shared | {"peak_flops_per_s": peaks[compute]}),
+        attention=_bind(AttentionMachine, _of_dtype(attention, compute), shared | {"peak_flops_per_s": attention_peak}),
+        stream=_bind(StreamMachine, accelerator.kernels.stream, shared),
     )
+
+
+def _curves(accelerator: Accelerator, library: str | None) -> tuple[GemmCurve, AttentionCurve]:
+    """The curves of a library, the device's own for what it was not measured on."""
+    kernels = accelerator.kernels
+    if library in (None, DEFAULT_LIBRARY):
+        return kernels.gemm, kernels.attention
+    if library not in kernels.libraries:
+        known = [DEFAULT_LIBRARY, *kernels.libraries]
+        msg = f"{accelerator.name} has no kernel library {shorten(library)} (it has {', '.join(known)})"
+        raise UsageError(msg + did_you_mean(str(library), known))
+    own = kernels.libraries[library]
+    return own.gemm or kernels.gemm, own.attention or kernels.attention
+
+
+def _of_dtype(curve: Any, compute: str) -> Any:
+    """The curve of a dtype that was measured apart, else the half-precision one."""
+    return curve.dtypes.get(compute, curve)
 
 
 MachineT = TypeVar("MachineT", GemmMachine, AttentionMachine, StreamMachine)

@@ -88,15 +88,15 @@ class Memory(Spec):
         return self.visible or self.capacity
 
 
-class GemmCurve(Spec):
-    """How a matrix multiply falls short of the roofline (see hwsim.formulas.gemm)."""
+DtypeName = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8"]
+"""Compute dtypes, as in `Peak`."""
+
+
+class GemmFit(Spec):
+    """How matrix multiplies of one dtype fall short of the roofline (see hwsim.formulas.gemm)."""
 
     efficiency: Fraction
     """Fraction of the dense peak that many waves of the largest tiles reach at large k."""
-    dtype_efficiency: dict[Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8"], Fraction] = Field(
-        default_factory=dict
-    )
-    """The same for dtypes that were measured apart."""
     k_half: NaturalCount
     """Inner dimension at which the main loop runs at half its asymptotic rate."""
     tile: Count
@@ -111,8 +111,15 @@ class GemmCurve(Spec):
     """Fixed time of the smallest kernel."""
 
 
-class AttentionCurve(Spec):
-    """How fused attention falls short of the roofline (see hwsim.formulas.attention)."""
+class GemmCurve(GemmFit):
+    """Matrix multiplies: the curve of half-precision dtypes, and of those that were measured apart."""
+
+    dtypes: dict[DtypeName, GemmFit] = Field(default_factory=dict)
+    """Whole curves of other dtypes; a dtype without one takes the curve above at its own peak."""
+
+
+class AttentionFit(Spec):
+    """How fused attention of one dtype falls short of the roofline (see hwsim.formulas.attention)."""
 
     forward_efficiency: Fraction
     """Fraction of the dense peak of the matmuls alone at long sequences, forward."""
@@ -126,6 +133,20 @@ class AttentionCurve(Spec):
     """Fraction of the memory bandwidth reached when reading the KV cache."""
     latency: Seconds
     """Fixed time of the smallest kernel."""
+
+
+class AttentionCurve(AttentionFit):
+    """Fused attention: the curve of half-precision dtypes, and of those that were measured apart."""
+
+    dtypes: dict[DtypeName, AttentionFit] = Field(default_factory=dict)
+    """Whole curves of other dtypes; a dtype without one takes the curve above at the half-precision peak."""
+
+
+class Library(Spec):
+    """Curves of one kernel library where it was measured apart from the mix that the device's own curves stand for."""
+
+    gemm: GemmCurve | None = None
+    attention: AttentionCurve | None = None
 
 
 class StreamCurve(Spec):
@@ -149,6 +170,8 @@ class Kernels(Spec):
     """Host time to enqueue one kernel eagerly."""
     graph_launch: Seconds
     """The same inside a CUDA graph or a compiled program."""
+    libraries: dict[Name, Library] = Field(default_factory=dict)
+    """Kernel libraries measured apart (vllm, sglang, trtllm, ...)."""
 
 
 class Power(Spec):
