@@ -1,0 +1,73 @@
+"""What a fit found: the values, where they belong, and how far they are from the rows, in and out of sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Column = npt.NDArray[np.float64]
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Relative errors of predictions, as shares of the measurement."""
+
+    rows: int
+    median: float
+    p90: float
+    bias: float
+    """Median of the signed error: negative where predictions are too fast."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Coefficients for one place in one profile."""
+
+    profile: str
+    """Accelerator or cluster id."""
+    path: tuple[str, ...]
+    """Field path in its YAML, e.g. ("kernels", "libraries", "vllm", "gemm")."""
+    values: dict[str, Any]
+    """Fields at that path as the YAML writes them: quantities as text with a unit."""
+    data: str
+    """The rows it was fitted on, in words: table, sources, library."""
+    inside: Errors
+    """On the rows it was fitted on."""
+    outside: Errors
+    """On rows left out of the fit, each part of the shapes left out in turn."""
+
+
+def errors(predicted: Column, measured: Column) -> Errors:
+    """Compare predictions with measurements.
+
+    Examples
+    --------
+    >>> errors(np.array([1.1, 0.9, 2.0]), np.array([1.0, 1.0, 2.0])).median
+    0.1
+    """
+    ratio = predicted / measured - 1.0
+    if not len(ratio):
+        return Errors(0, float("nan"), float("nan"), float("nan"))
+    size = np.abs(ratio)
+    return Errors(len(ratio), float(np.median(size)), float(np.quantile(size, 0.9)), float(np.median(ratio)))
+
+
+def left_out(shapes: npt.NDArray[Any], fit: Callable[[npt.NDArray[np.bool_]], Callable[[], Column]]) -> Column:
+    """Predictions for every row from fits that never saw its shape.
+
+    `shapes` gives a row's shape group (equal shapes stay together); ``fit(kept)`` fits on the kept rows and returns what
+    predicts all rows. Groups are dealt to `FOLDS` parts in a fixed order.
+    """
+    _, group = np.unique(shapes, return_inverse=True)
+    part = np.random.default_rng(0).permutation(group.max() + 1)[group] % FOLDS
+    predicted = np.full(len(part), np.nan)
+    for fold in range(FOLDS):
+        out = part == fold
+        if out.any():
+            predicted[out] = fit(~out)()[out]
+    return predicted
