@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         load_model,
         operator_time,
         plan,
+        validate_published,
     )
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "load_model",
     "operator_time",
     "plan",
+    "validate_published",
 ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,32 +14,29 @@ from hwsim import arguments
 from hwsim.analytic.estimate import TrainingEstimate, estimates, frame
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import evaluate as evaluate_columns
+from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, make_setting, names_batch
 from hwsim.costs.compute import device
 from hwsim.costs.network import network
-from hwsim.defaults import DEFAULT_SEQ_LEN, usual_batch, usual_precision
-from hwsim.errors import InfeasibleError, UsageError
+from hwsim.defaults import usual_batch
+from hwsim.errors import InfeasibleError, UsageError, shorten
+from hwsim.formulas.attention import windowed_keys
 from hwsim.ops.count import Parameters, parameters
 from hwsim.ops.work import Attention, Gemm, Stream, Work
 from hwsim.search.plan import OBJECTIVES, Plan, Request, plan_training
 from hwsim.search.space import parse_pins
-from hwsim.specs.hardware import CollectiveName, Hardware
-from hwsim.specs.job import TrainingJob
-from hwsim.specs.library import Reference, load_framework, load_hardware, load_model, split_settings
+from hwsim.specs.hardware import CollectiveName, DtypeName, Hardware, LibraryName
+from hwsim.specs.library import load_hardware, load_model
 from hwsim.specs.model import Model
-from hwsim.specs.reading import Document
 from hwsim.specs.strategy import COLUMN_NAMES, Strategies, as_written, strategies
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hwsim.validation.published import Scoreboard
+
 DEFAULT_HARDWARE = "h100-sxm-80"
 CHUNK_ROWS = 1 << 18
 """Rows of a table evaluated at a time."""
-SHARED = ("global_batch", "seq_len")
-"""What both a job and a strategy say."""
-OTHERS = ("framework", "profiles")
-ModelLike = Reference | Model
-HardwareLike = Reference | Hardware
 
 
 def plan(
@@ -111,49 +107,9 @@ def plan(
         pins=pins,
         tokens=tokens,
         target_tokens_per_s=target_tokens_per_s,
-        usual_batch=None if _names_batch(job, settings) else partial(usual_batch, setting.job.seq_len),
+        usual_batch=None if names_batch(job, settings) else partial(usual_batch, setting.job.seq_len),
     )
     return plan_training(request)
-
-
-def _names_batch(given: Mapping[str, Any], settings: str | Sequence[str]) -> bool:
-    """Whether the user chose the global batch."""
-    return given.get("global_batch") is not None or "global_batch" in arguments.job_settings(
-        _overrides(settings).get("job")
-    )
-
-
-def make_setting(
-    model: ModelLike,
-    hardware: HardwareLike,
-    gpus: int,
-    *,
-    settings: str | Sequence[str] = (),
-    profiles: str | Path | None = None,
-    framework: str | None = None,
-    **job: Any,
-) -> Setting:
-    """Load and check everything but the strategy, filling in a good engineer's defaults."""
-    arguments.whole("gpus", gpus, arguments.MAX_DEVICES)
-    over = _overrides(settings)
-    given, fixed = arguments.job_fields(job), arguments.job_settings(over.get("job"))
-    arguments.named(job, (*arguments.JOB, "framework"))
-    if given.keys() & fixed.keys():
-        msg = f"{', '.join(given.keys() & fixed.keys())}: given twice, as an argument and by --set job"
-        raise UsageError(msg)
-    spec = load_model(model.model_dump(exclude_unset=True) if isinstance(model, Model) else model, over.get("model"))
-    folder = arguments.folder("profiles", profiles)
-    machine = load_hardware(hardware, folder, {k: over[k] for k in ("accelerator", "cluster") if k in over})
-    arguments.enough_devices("gpus", gpus, machine.cluster)
-    name = machine.accelerator.usual_framework if framework is None else arguments.text("framework", framework)
-    habits = load_framework(name, over.get("framework"))
-    length = min(DEFAULT_SEQ_LEN, spec.max_positions)
-    wanted = {"precision": usual_precision(machine), "seq_len": length, **given, **fixed}
-    arguments.check_sequence(spec, wanted["seq_len"])
-    wanted.setdefault("global_batch", usual_batch(wanted["seq_len"], gpus))
-    asked = TrainingJob(framework=habits, **wanted)
-    device(machine.accelerator, asked.numbers.compute)
-    return Setting(spec, machine, asked, gpus)
 
 
 def estimate_training(
@@ -174,6 +130,7 @@ def estimate_training(
     given
         Strategy columns (`tp`, `pp`, `vpp`, `cp`, `zero`, `shard`, `micro_batch`, `recompute`, `sequence_parallel`,
         `schedule`, `order`, and `global_batch`, `seq_len`), numbers or arrays of equal length, and job fields
+        (`recompute` also takes a list of modules to run again: core_attn, attn, layernorm, mlp_act, mlp)
         (`precision`, `optimizer`, `attention`, `graphs`, `framework`).
 
     Returns
@@ -186,34 +143,10 @@ def estimate_training(
     UsageError, InputFileError
         For wrong arguments and files, and for strategies that are not legal.
     """
-    setting, s = _asked(model, hardware, gpus, settings=settings, profiles=profiles, **given)
+    setting, s = asked(model, hardware, gpus, settings=settings, profiles=profiles, **given)
     if s.shape:
         return frame(estimates(evaluate_columns(setting, s.take(slice(None)))))
     return estimates(evaluate_columns(setting, s))[0]
-
-
-def _asked(
-    model: ModelLike, hardware: HardwareLike, gpus: int, *, settings: str | Sequence[str] = (), **given: Any
-) -> tuple[Setting, Strategies]:
-    """The setting and the strategies asked for, legal ones only, with defaults where nothing was."""
-    arguments.named(given, (*COLUMN_NAMES[1:], *arguments.EXPERTS, *arguments.JOB, *OTHERS))
-    job = {name: given.pop(name) for name in (*arguments.JOB_ALONE, *OTHERS) if name in given}
-    columns = arguments.strategy_columns(given)
-    shared = {name: given[name] for name in SHARED if name in columns and not columns[name].ndim}
-    setting = make_setting(model, hardware, gpus, settings=settings, **shared, **job)
-    base: dict[str, Any] = {name: getattr(setting.job, name) for name in SHARED}
-    if setting.job.framework.usual_zero != 1:
-        base["zero"] = setting.job.framework.usual_zero
-    s = strategies(devices=gpus, **{**base, **columns})
-    if not _names_batch(columns, settings):
-        unit = s.dp * s.micro_batch
-        s = replace(s, global_batch=np.asarray(np.ceil(s.global_batch / unit) * unit))
-    arguments.refuse_illegal(setting.model, s)
-    return setting, s
-
-
-def _overrides(settings: str | Sequence[str]) -> dict[str, Document]:
-    return split_settings(arguments.texts("settings", settings))
 
 
 def evaluate(
@@ -285,11 +218,36 @@ def explain(
     """List the operators behind an estimate, one micro-batch on one device (see hwsim.analytic.explain)."""
     from hwsim.analytic.explain import operator_rows
 
-    setting, s = _asked(model, hardware, gpus, **given)
+    setting, s = asked(model, hardware, gpus, **given)
     if s.shape:
         msg = "explain takes one strategy, not arrays"
         raise UsageError(msg)
     return operator_rows(setting, s)
+
+
+def validate_published(group: str | None = None) -> Scoreboard:
+    """Hold the predictions against every published measurement that ships with hwsim.
+
+    Parameters
+    ----------
+    group
+        Only groups or sources whose name holds this; none: all.
+
+    Raises
+    ------
+    UsageError
+        If no group or source has such a name.
+    """
+    from hwsim.validation.facts import facts
+    from hwsim.validation.published import scoreboard
+
+    wanted = None if group is None else arguments.text("group", group).lower()
+    chosen = [fact for fact in facts() if wanted is None or wanted in fact.group.lower() or wanted in fact.source]
+    if not chosen:
+        known = sorted({name for fact in facts() for name in (fact.group, fact.source)})
+        msg = f"group: no group or source holds {shorten(group)} (there are {', '.join(known)})"
+        raise UsageError(msg)
+    return scoreboard(chosen)
 
 
 def count_parameters(model: ModelLike) -> Parameters:
@@ -298,7 +256,13 @@ def count_parameters(model: ModelLike) -> Parameters:
 
 
 def operator_time(
-    hardware: HardwareLike, operator: str, *, dtype: str = "bf16", library: str | None = None, **shape: Any
+    hardware: HardwareLike,
+    operator: str,
+    *,
+    dtype: str = "bf16",
+    library: str | None = None,
+    kv_dtype: str | None = None,
+    **shape: Any,
 ) -> Any:
     """Seconds the models use for one kernel on one device, for scalars or arrays.
 
@@ -308,9 +272,11 @@ def operator_time(
         As for `plan`.
     operator
         `gemm` (`m`, `n`, `k`, `batch`), `attention` (`batch`, `q_len`, `kv_len`, `heads`, `kv_heads`, `head_dim`,
-        `causal`, `backward`) or `stream` (`bytes`).
+        `causal`, `backward`, `window`) or `stream` (`bytes`).
     dtype
         Compute dtype.
+    kv_dtype
+        Dtype of the KV cache that attention reads; default: `dtype`.
     library
         Kernel library that was measured apart on this device (`vllm`, `sglang`, `trtllm`, ...: `hwsim hardware show`
         lists them); `default`: the curves that fit training frameworks and mixed use best.
@@ -322,20 +288,38 @@ def operator_time(
     """
     arguments.choice("operator", operator, arguments.SIZES)
     sizes = arguments.kernel_sizes(operator, shape)
-    element = {"fp32": 4.0, "tf32": 4.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5}.get(arguments.text("dtype", dtype), 2.0)
+    element = _element(arguments.text("dtype", dtype))
     output = max(element, 2.0)
+    if kv_dtype is not None:
+        arguments.choice("kv_dtype", kv_dtype, get_args(DtypeName))
     work: Work
     if operator == "gemm":
         work = Gemm(**sizes, input_bytes=element, output_bytes=output)
     elif operator == "attention":
-        work = Attention(**sizes, element_bytes=output)
+        work = Attention(**_banded(sizes), element_bytes=output, kv_bytes=_element(kv_dtype or dtype))
     else:
         work = Stream(sizes["bytes"])
-    name = None if library is None else arguments.text("library", library)
-    return _plain(device(load_hardware(hardware).accelerator, dtype, name).seconds(work))
+    accelerator = load_hardware(hardware).accelerator
+    libraries = () if library is None else arguments.library(library, accelerator)
+    return _plain(device(accelerator, dtype, libraries, cache=kv_dtype).seconds(work))
 
 
-def collective_time(hardware: HardwareLike, collective: str, *, bytes: Any, devices: Any) -> Any:
+def _element(dtype: str) -> float:
+    """Bytes of one number."""
+    return {"fp32": 4.0, "tf32": 4.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5}.get(dtype, 2.0)
+
+
+def _banded(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Sizes of an attention kernel with the sliding window taken into the keys."""
+    window, keys, causal = sizes.pop("window"), sizes["kv_len"], sizes["causal"]
+    band = np.where(causal > 0, windowed_keys(sizes["q_len"], keys, window), np.minimum(keys, window))
+    inside = window >= keys
+    return sizes | {"kv_len": np.where(inside, keys, band), "causal": np.where(inside, causal, 0.0)}
+
+
+def collective_time(
+    hardware: HardwareLike, collective: str, *, bytes: Any, devices: Any, library: str | None = None
+) -> Any:
     """Seconds the models use for one collective over neighbouring devices, for scalars or arrays.
 
     Parameters
@@ -348,8 +332,12 @@ def collective_time(hardware: HardwareLike, collective: str, *, bytes: Any, devi
         Size in the nccl-tests sense (the whole buffer). [byte]
     devices
         Members of the group. [-]
+    library
+        `nccl` as training uses it (the default), `vllm`, `sglang` or `trtllm` (their own all-reduces, inside a CUDA
+        graph), or `torch.distributed` (called eagerly). A cluster on which one was not measured gives NCCL's time.
     """
     arguments.choice("collective", collective, get_args(CollectiveName))
+    called = _collective_library(library)
     members = arguments.group_sizes("devices", devices)
     size = arguments.numbers("bytes", bytes, low=0.0)
     arguments.same_length({"devices": members, "bytes": size})
@@ -359,9 +347,19 @@ def collective_time(hardware: HardwareLike, collective: str, *, bytes: Any, devi
     for count in np.unique(members):
         arguments.enough_devices("devices", int(count), cluster)
         lines = network(cluster, int(count))
-        one = lines.seconds(collective, size, lines.group(members, 1.0))  # type: ignore[arg-type]
+        one = lines.seconds(collective, size, lines.group(members, 1.0), called)  # type: ignore[arg-type]
         seconds = np.where(members == count, one, seconds)
     return _plain(seconds)
+
+
+def _collective_library(name: str | None) -> LibraryName | None:
+    """The library of a collective under its name in the profiles; none for NCCL."""
+    known: dict[str, LibraryName | None] = {"nccl": None, "nccl-tests": None, "oneccl": None}
+    for library in get_args(LibraryName):
+        known |= {library: library, f"{library}_custom": library}
+    known["nccl(torch.distributed)"] = known.pop("torch.distributed_custom")
+    arguments.choice("library", name or "nccl", tuple(known))
+    return known[name or "nccl"]
 
 
 def _plain(value: Any) -> Any:
@@ -373,4 +371,5 @@ __all__ = [
     "Hardware", "InfeasibleError", "Model", "Plan", "Strategies", "TrainingEstimate", "collective_time",
     "count_parameters", "estimate_training", "evaluate", "explain", "load_hardware", "load_model", "operator_time",
     "plan", "strategies",
+    "validate_published",
 ]  # fmt: skip

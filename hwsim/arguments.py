@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ from hwsim.errors import InputFileError, UsageError, did_you_mean, shorten
 from hwsim.formulas.pipeline import INTERLEAVED
 from hwsim.formulas.types import Numeric
 from hwsim.search.space import divisors
-from hwsim.specs.hardware import Cluster
-from hwsim.specs.job import AttentionName, OptimizerName, PrecisionName
+from hwsim.specs.hardware import Accelerator, Cluster
+from hwsim.specs.job import MODULES, AttentionName, ModuleName, OptimizerName, PrecisionName
 from hwsim.specs.model import Model
 from hwsim.specs.reading import Document
 from hwsim.specs.strategy import CODES, COLUMN_NAMES, RECOMPUTES, Strategies, strategies
@@ -27,7 +27,6 @@ LARGEST = 2.0**60
 """Largest size of a kernel or a message."""
 CHOICES = {"precision": get_args(PrecisionName), "attention": get_args(AttentionName),
            "optimizer": get_args(OptimizerName)}  # fmt: skip
-NOT_YET = {"precision": ("fp4",)}
 JOB_ALONE = (*CHOICES, "graphs")
 """Job fields that are no strategy columns."""
 JOB = (*JOB_ALONE, "seq_len", "global_batch")
@@ -36,7 +35,7 @@ EXPERTS = ("ep", "etp")
 SIZES: Mapping[str, Mapping[str, float | None]] = {
     "gemm": {"m": None, "n": None, "k": None, "batch": 1.0},
     "attention": {"q_len": None, "kv_len": None, "heads": None, "kv_heads": None, "head_dim": None, "batch": 1.0,
-                  "causal": 1.0, "backward": 0.0},
+                  "causal": 1.0, "backward": 0.0, "window": LARGEST},
     "stream": {"bytes": None},
 }  # fmt: skip
 """Kernel to its sizes and their defaults; none: it must be given."""
@@ -76,13 +75,20 @@ def folder(name: str, value: Any) -> str | Path | None:
 def choice(name: str, value: Any, options: Iterable[str]) -> str:
     """One of the names on offer."""
     word, known = text(name, value), list(options)
-    if word in NOT_YET.get(name, ()):
-        msg = f"{name}: {word} is not supported yet ({', '.join(known)} are)"
-        raise UsageError(msg)
     if word not in known:
         msg = f"{name}: {shorten(word)} is none of {', '.join(known)}{did_you_mean(word, known)}"
         raise UsageError(msg)
     return word
+
+
+def library(name: Any, accelerator: Accelerator) -> tuple[str, ...]:
+    """A kernel library that was measured on the device; `default`: none of them."""
+    options = ("default", *accelerator.kernels.libraries)
+    word = text("library", name)
+    if word not in options:
+        msg = f"library: {shorten(word)} was not measured on {accelerator.name} ({', '.join(options)} were)"
+        raise UsageError(msg + did_you_mean(word, options))
+    return () if word == "default" else (word,)
 
 
 def whole(name: str, value: Any, high: int) -> None:
@@ -177,13 +183,28 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
 def column(name: str, value: Any) -> npt.NDArray[Any]:
     """A strategy column: numbers, or names where the column has names."""
     items = _array(name, value)
-    if name == "recompute" and items.ndim and items.dtype.kind == "U" and not set(items.tolist()) & set(RECOMPUTES):
-        msg = f"recompute: a list of modules is not supported yet, only {', '.join(RECOMPUTES)}"
-        raise UsageError(msg)
     if items.dtype.kind not in ("biufU" if name in CODES else "biuf"):
         msg = f"{name}: must be {'names' if name in CODES else 'whole numbers'}, not {shorten(value)}"
         raise UsageError(msg)
     return items
+
+
+def take_modules(given: MutableMapping[str, Any]) -> tuple[ModuleName, ...]:
+    """The modules that ``recompute`` lists (a list, or text with commas), if it does; it then means selective."""
+    value = given.get("recompute")
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not items or not all(isinstance(item, str) for item in items):
+        return ()
+    names = [item.strip() for item in items]
+    if set(names) & set(RECOMPUTES):
+        return ()
+    for name in names:
+        if name not in MODULES:
+            known = [*RECOMPUTES, *MODULES]
+            msg = f"recompute: {shorten(name)} is none of {', '.join(known)}{did_you_mean(name, known)}"
+            raise UsageError(msg)
+    given["recompute"] = "selective"
+    return cast("tuple[ModuleName, ...]", tuple(dict.fromkeys(names)))
 
 
 def strategy_columns(given: Mapping[Any, Any]) -> dict[str, npt.NDArray[Any]]:

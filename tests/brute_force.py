@@ -13,14 +13,15 @@ Conventions that hwsim chose and this file adopts (each could be chosen otherwis
   its mean over the cp members), and its backward kernel five such multiplies.
 * A boundary between chunks is sent in tp pieces; without sequence parallelism the receivers gather them again (SC'21,
   section 4.1: scatter/gather).
-* ZeRO 1 scatters gradients and gathers weights once per step, ZeRO 2 scatters every micro-batch, ZeRO 3 also gathers
+* ZeRO 1 scatters gradients and gathers weights once per step, ZeRO 2 scatters every micro-batch (with a
+  pipeline: once per step, gradients kept whole), ZeRO 3 also gathers
   every micro-batch, forward and backward. Replicas of a shard group all-reduce their shards once per step.
 * Tied embeddings on two stages all-reduce their gradient once per step, as much of it as a device holds (the shard with
   ZeRO 2 and 3); counted as `dp`, as its time is.
 * Not counted, being scalars or vectors once per step: gradients of norms, row-parallel biases and position tables that
   sequence parallelism leaves partial over tp, those of key/value heads copied where tp exceeds them, the gradient norm.
-* Workspace: one communication bucket where dp x cp > 1; with ZeRO 3 two layers of weights, half their gradients;
-  what one layer drops and computes again plus its gradients, or all logits alive, whichever is more.
+* Workspace: one communication bucket where dp x cp > 1; with ZeRO 3 two layers of weights and half
+  their gradients, and all weights outside the layers; what one layer drops and computes again plus its gradients, or all logits alive, whichever is more.
 * A group that splits unevenly over the domains of a tier (see `Step.nested`) is counted send by send here; hwsim takes
   the group that is split worst, which is never less.
 """
@@ -351,16 +352,23 @@ class Step:
         again = max(whole_layer - self.layer_kept_bytes(), 0) + gradients if layers else 0
         weights = sum(prod(shape) for op in self.layer for shape in op.weights)
         streams = self.s["zero"] == 3 and self.s["shard"] > 1
-        gathered = min(2, layers) * weights * (self.e["weight"] + Fraction(self.e["reduce"], 2)) if streams else 0
+        outside = self.parameters(stage) - layers * weights
+        fetched = min(2, layers) * weights * (self.e["weight"] + Fraction(self.e["reduce"], 2))
+        gathered = fetched + outside * self.e["weight"] if streams else 0
         bucket = self.e["bucket"] if self.dp * self.cp > 1 else 0
         return Fraction(gathered) + bucket + max(self.loss_bytes(stage), again)
+
+    def scatters_always(self) -> bool:
+        """Whether gradients are scattered every micro-batch."""
+        return self.s["zero"] == 3 or (self.s["zero"] == 2 and self.pp == 1)
 
     def memory(self, stage: int) -> dict[str, Fraction]:
         """Bytes by part on one device of a stage."""
         held = Fraction(self.parameters(stage))
 
         def kept(from_stage: int) -> Fraction:
-            return held / self.s["shard"] if self.s["zero"] >= from_stage else held
+            sharded = self.scatters_always() if from_stage == 2 else self.s["zero"] >= from_stage
+            return held / self.s["shard"] if sharded else held
 
         return {
             "weights": kept(3) * self.e["weight"],
@@ -438,7 +446,7 @@ class Step:
         if zero == 0:
             listed["all_reduce", "data", gradients] += 1
         else:
-            listed["reduce_scatter", "shard", gradients] += times if zero >= 2 else 1
+            listed["reduce_scatter", "shard", gradients] += times if self.scatters_always() else 1
             listed["all_gather", "shard", weights] += 2 * times if zero == 3 else 1
             listed["all_reduce", "replica", gradients / self.s["shard"]] += 1
         return listed
@@ -461,7 +469,7 @@ class Step:
                             total["pp", device, other] += self.micro_batches * self.stream() / self.tp
                 if stage == 0 and self.tied_table():
                     pair = (device, place[tp, cp, dp, self.pp - 1])
-                    kept = Fraction(self.tied_table() * self.e["reduce"], self.s["shard"] if self.s["zero"] >= 2 else 1)
+                    kept = Fraction(self.tied_table() * self.e["reduce"], self.s["shard"] if self.scatters_always() else 1)
                     for (i, j), pieces in ring("all_reduce", 2).items():
                         total["tied", pair[i], pair[j]] += kept * pieces / 2
         return total

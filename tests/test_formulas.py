@@ -106,7 +106,8 @@ def _members(d: Draw) -> Row:
 def _gemm_machine(d: Draw) -> GemmMachine:
     return GemmMachine(
         d.real(1e6, 1e21), d.real(1e6, 1e18), d.whole(1, 10**5), d.real(1e-4, 1), d.whole(0, 10**5), d.whole(1, 4096),
-        d.real(0, 10), d.whole(1, 10**5), d.real(1e-4, 1), d.real(0, 1e4),
+        d.real(0, 10), d.real(1e-4, 1), d.real(0, 1e4), d.real(0, 1), d.real(0, 1e4), d.real(0, 10), d.real(0, 1e4),
+        d.real(0, 1e4), d.real(0, 1e12), d.real(1, 50), d.real(1, 50), d.real(0, 100), d.real(0, 1e4),
     )  # fmt: skip
 
 
@@ -162,14 +163,21 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
     "gemm.gemm_compute_s": lambda d: _multiply(d) | {"machine": _gemm_machine(d)},
     "gemm.gemm_memory_s": lambda d: _multiply(d) | _elements(d) | {"machine": _gemm_machine(d)},
     "gemm.joined_s": lambda d: {
-        "compute_s": d.real(0, 1e4),
-        "memory_s": d.real(0, 1e4),
-        "latency_s": d.real(0, 1e4),
+        name: d.real(0, 1e4) for name in ("compute_s", "memory_s", "serial_s", "floor_s")
     },
+    "gemm.gemm_serial_s": lambda d: (
+        {name: value for name, value in _multiply(d).items() if name != "n"} | {"machine": _gemm_machine(d)}
+    ),
     "gemm.gemm_s": lambda d: _multiply(d) | _elements(d) | {"machine": _gemm_machine(d)},
     "pipeline.stage_layers": _stage_layers,
     "pipeline.in_flight_chunks": _in_flight,
     "pipeline.bubble_s": _bubble,
+    "power.sustained_share": lambda d: {
+        "limit_w": d.real(0, 1e6),
+        "idle_w": d.real(0, 1e6),
+        "unlimited_w": d.real(0, 1e6),
+    },
+    "stragglers.slowest_of": lambda d: {"count": d.whole(1, 10**7), "delay": d.real(0, 10)},
     "stream.stream_s": lambda d: {
         "bytes_moved": d.real(0, 1e18),
         "machine": StreamMachine(d.real(1, 1e18), d.real(1e-4, 1), d.real(0, 1e4)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hwsim.formulas.training import exposed_s
 from hwsim.formulas.types import Numeric
 from hwsim.ops.operator import Operator, total
 from hwsim.ops.work import Collective, Gemm, Work
+from hwsim.specs.job import Rerun
 
 SELECTIVE, FULL = 1, 2
 
@@ -118,46 +120,62 @@ class Machine:
         return wire_bytes(work.kind, work.total_bytes, self.groups[work.axis].size)
 
 
-def block_cost(operators: Sequence[Operator], machine: Machine, recompute: Numeric, input_bytes: Numeric) -> BlockCost:
+NOTHING = Rerun()
+"""What selective recompute does with an operator that nobody names."""
+
+
+def block_cost(
+    operators: Sequence[Operator],
+    machine: Machine,
+    recompute: Numeric = 0.0,
+    input_bytes: Numeric = 0.0,
+    rerun: Mapping[str, Rerun] = MappingProxyType({}),
+    early_stop: bool = False,
+) -> BlockCost:
     """Cost of a block under a recompute code; `input_bytes` is all that full recompute saves.
 
-    Blocks outside the layers (embedding, head) pass a recompute of 0.
+    `rerun` says what selective recompute runs again and keeps, by operator; `early_stop`: full recompute leaves out what
+    no backward pass needs.
+
     """
-    forward, again, backward = _Phase(), _Phase(), _Phase()
+    forward, again, backward, needed = _Phase(), _Phase(), _Phase(), _Phase()
     saved: Numeric = 0.0
     kept: Numeric = 0.0
     for operator in operators:
         phase = _phase(operator.forward, machine)
         forward, backward = forward + phase, backward + _phase(operator.backward, machine)
-        again = again + phase if operator.selective else again
+        needed = needed if operator.last and early_stop else needed + phase
+        selected = rerun.get(operator.name, NOTHING)
+        again = again + phase.share(selected.again) if selected.again else again
         saved = saved + operator.saved_bytes
-        kept = kept + (operator.kept_bytes if operator.selective else operator.saved_bytes)
+        inputs = operator.saved_bytes if operator.kept_bytes is None else operator.kept_bytes
+        kept = kept + selected.keep * (inputs if selected.again else operator.saved_bytes)
     selective, full = np.asarray(recompute) == SELECTIVE, np.asarray(recompute) == FULL
 
-    def rerun(everything: Numeric, chosen: Numeric) -> Numeric:
+    def repeated(everything: Numeric, chosen: Numeric) -> Numeric:
         return np.where(full, everything, np.where(selective, chosen, 0.0))
 
     return BlockCost(
         forward_s=forward.compute_s,
         input_s=backward.compute_s - backward.weight_s,
         weight_s=backward.weight_s,
-        recompute_s=rerun(forward.compute_s, again.compute_s),
+        recompute_s=repeated(needed.compute_s, again.compute_s),
         tp_forward_s=forward.tp_s,
-        tp_backward_s=backward.tp_s + rerun(forward.tp_s, again.tp_s),
+        tp_backward_s=backward.tp_s + repeated(needed.tp_s, again.tp_s),
         cp_forward_s=forward.cp_s,
-        cp_backward_s=backward.cp_s + rerun(forward.cp_s, again.cp_s),
-        tp_busy_s=forward.tp_busy_s + backward.tp_busy_s + rerun(forward.tp_busy_s, again.tp_busy_s),
-        cp_busy_s=forward.cp_busy_s + backward.cp_busy_s + rerun(forward.cp_busy_s, again.cp_busy_s),
+        cp_backward_s=backward.cp_s + repeated(needed.cp_s, again.cp_s),
+        tp_busy_s=forward.tp_busy_s + backward.tp_busy_s + repeated(needed.tp_busy_s, again.tp_busy_s),
+        cp_busy_s=forward.cp_busy_s + backward.cp_busy_s + repeated(needed.cp_busy_s, again.cp_busy_s),
         memory_bound_s=forward.memory_bound_s
         + backward.memory_bound_s
-        + rerun(forward.memory_bound_s, again.memory_bound_s),
+        + repeated(needed.memory_bound_s, again.memory_bound_s),
         forward_kernels=1.0 * forward.kernels,
-        backward_kernels=backward.kernels + rerun(forward.kernels, again.kernels),
-        flops=forward.flops + backward.flops + rerun(forward.flops, again.flops),
+        backward_kernels=backward.kernels + repeated(needed.kernels, again.kernels),
+        flops=forward.flops + backward.flops + repeated(needed.flops, again.flops),
         saved_bytes=np.where(full, input_bytes, np.where(selective, kept, saved)),
         whole_bytes=saved,
-        tp_bytes=forward.tp_bytes + backward.tp_bytes + rerun(forward.tp_bytes, again.tp_bytes),
-        cp_bytes=forward.cp_bytes + backward.cp_bytes + rerun(forward.cp_bytes, again.cp_bytes),
+        tp_bytes=forward.tp_bytes + backward.tp_bytes + repeated(needed.tp_bytes, again.tp_bytes),
+        cp_bytes=forward.cp_bytes + backward.cp_bytes + repeated(needed.cp_bytes, again.cp_bytes),
         parameters=total(operators, "parameters"),
     )
 
@@ -169,7 +187,7 @@ class _Phase:
     compute_s: Numeric = 0.0
     weight_s: Numeric = 0.0
     memory_bound_s: Numeric = 0.0
-    kernels: int = 0
+    kernels: float = 0.0
     flops: Numeric = 0.0
     tp_s: Numeric = 0.0
     """Exposed, like the next."""
@@ -181,6 +199,10 @@ class _Phase:
 
     def __add__(self, other: _Phase) -> _Phase:
         return _Phase(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def share(self, part: float) -> _Phase:
+        """Part of it."""
+        return self if part == 1.0 else _Phase(**{f.name: getattr(self, f.name) * part for f in fields(self)})
 
 
 def _phase(works: Sequence[Work], machine: Machine) -> _Phase:

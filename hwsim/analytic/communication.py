@@ -125,8 +125,9 @@ def send_talk(setting: Setting, s: Strategies) -> SendTalk:
     """Cost a send between stages, and the all-gather that puts it together again without sequence parallelism."""
     machine = Machine(setting.device, setting.network, setting.network.step_groups(s), 0.0)
     residual = s.micro_batch * s.seq_len / s.cp * setting.model.hidden * setting.precision.activation
-    send = Collective("send_recv", "send", pipeline_axis.send_bytes(residual, s))
-    regather = Collective("all_gather", "tp", residual * (1.0 - s.sequence_parallel) * (s.pp > 1))
+    scatters = np.maximum(s.sequence_parallel, float(setting.job.framework.scatter_sends))
+    send = Collective("send_recv", "send", pipeline_axis.send_bytes(residual, s, scatters))
+    regather = Collective("all_gather", "tp", residual * (scatters - s.sequence_parallel) * (s.pp > 1))
     seconds = machine.collective_s(send) + machine.collective_s(regather)
     return SendTalk(seconds, send.total_bytes, machine.sent_bytes(regather))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from hwsim.analytic.memory import PARTS
 from hwsim.analytic.training import TIME_PARTS, TRAFFIC_AXES, TrainingColumns
+from hwsim.specs.bands import family
 from hwsim.specs.job import OPTIMIZER_STATE_BYTES, TrainingJob
 from hwsim.specs.strategy import COLUMN_NAMES, plain_value
 from hwsim.units import GIB, TERA
@@ -89,6 +90,7 @@ def estimates(columns: TrainingColumns) -> list[TrainingEstimate]:
     busy = {axis: flat(value, shape) for axis, value in columns.communication_s.items()}
     stages = {name: flat(stage.allocated_bytes, shape) for name, stage in columns.memory.stages.items()}
     reserved, fits = flat(columns.memory.reserved_bytes, shape), flat(columns.fits, shape)
+    context = flat(columns.memory.context_bytes, shape)
     rows = {name: flat(getattr(columns.strategies, name), shape) for name in COLUMN_NAMES}
     result = []
     for i in range(len(reserved)):
@@ -100,6 +102,7 @@ def estimates(columns: TrainingColumns) -> list[TrainingEstimate]:
         values |= {
             "fits": bool(fits[i]),
             "memory_reserved_bytes": float(reserved[i]),
+            "memory_context_bytes": float(context[i]),
             "memory_phases_bytes": {name: float(phases[name][i]) for name in phases},
             "memory_stages_bytes": {name: float(stages[name][i]) for name in stages},
             "communication_s": {axis: float(busy[axis][i]) for axis in busy},
@@ -112,9 +115,9 @@ def estimates(columns: TrainingColumns) -> list[TrainingEstimate]:
 
 _ORDER = (
     "schema_version", "kind", "model", "hardware", "strategy", "job", "bytes_per_number", "fits", "step_time_s",
-    "step_time_low_s", "step_time_high_s", "time_s", "communication_s", "tokens_per_s", "tokens_per_s_per_device",
+    "step_time_low_s", "step_time_high_s", "band", "time_s", "communication_s", "tokens_per_s", "tokens_per_s_per_device",
     "model_tflops_per_device", "mfu", "hfu", "memory_bytes", "memory_allocated_bytes", "memory_reserved_bytes",
-    "memory_capacity_bytes", "memory_phases_bytes", "memory_stages_bytes", "traffic_bytes", "traffic_tier_bytes",
+    "memory_context_bytes", "memory_capacity_bytes", "memory_phases_bytes", "memory_stages_bytes", "traffic_bytes", "traffic_tier_bytes",
     "flops_per_device", "energy_j", "cost_usd", "bottleneck", "calibration",
 )  # fmt: skip
 
@@ -131,7 +134,8 @@ def _values(
     devices = int(strategy.pop("devices"))
     job, hardware = setting.job, setting.hardware
     status = hardware.accelerator.kernels.status
-    band, step = job.framework.band[status], added(time_s[part] for part in TIME_PARTS)
+    step = added(time_s[part] for part in TIME_PARTS)
+    name, band = family(job.framework.name, hardware.accelerator.family)
     named = {"ep": 1, "etp": 1, **strategy}
     ordered = {name: named.pop(name) for name in CONTRACT_STRATEGY}
     counts = setting.parameters
@@ -141,11 +145,17 @@ def _values(
         "model": {"name": setting.model.name, "parameters": counts.total, "active_parameters": counts.active},
         "hardware": {"name": hardware.name, "accelerator": hardware.accelerator.name, "devices": devices},
         "strategy": {**ordered, **named, "precision": job.precision, "optimizer": job.optimizer},
-        "job": {"attention": job.attention, "graphs": job.graphs, "framework": job.framework.name},
+        "job": {
+            "attention": job.attention,
+            "graphs": job.graphs,
+            "framework": job.framework.name,
+            "recompute_modules": list(job.modules),
+        },
         "bytes_per_number": number_bytes(job),
         "step_time_s": step,
-        "step_time_low_s": step * (1.0 - band),
-        "step_time_high_s": step * (1.0 + band),
+        "step_time_low_s": step * band.low,
+        "step_time_high_s": step * band.high,
+        "band": {"family": name, "coverage": band.coverage, "rows": band.rows, "groups": band.groups},
         "time_s": time_s,
         "tokens_per_s": numbers["tokens_per_s"],
         "tokens_per_s_per_device": numbers["tokens_per_s"] / devices,

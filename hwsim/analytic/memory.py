@@ -18,7 +18,8 @@ from hwsim.specs.strategy import Strategies
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "workspace", "runtime")
 GATHERED_LAYERS = 2.0
-"""Unsharded layers that ZeRO 3 keeps at a time: the one in use and the one fetched ahead."""
+"""Unsharded layers that ZeRO 3 keeps at a time: the one in use and the one fetched ahead. What lies outside the layers
+stays whole from its forward to its backward pass."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,11 @@ class StageMemory:
 
     parts: dict[str, Numeric]
     allocated_bytes: Numeric
+    """What tensors take: the sum of the parts, and what an allocator reports as its peak."""
     reserved_bytes: Numeric
+    """What is taken from the device: context, and what the allocator keeps beyond its tensors, included."""
+    context_bytes: Numeric
+    """Runtime context and communicators, outside the allocator."""
     phases: dict[str, Numeric]
 
 
@@ -81,6 +86,7 @@ class Memory:
     parts: dict[str, Numeric]
     allocated_bytes: Numeric
     reserved_bytes: Numeric
+    context_bytes: Numeric
     phases: dict[str, Numeric]
     stages: dict[str, StageMemory]
     capacity_bytes: float
@@ -105,7 +111,13 @@ def memory(
     for name in STAGE_CLASSES[1:]:
         worst = _larger(worst, stages[name])
     return Memory(
-        worst.parts, worst.allocated_bytes, worst.reserved_bytes, worst.phases, stages, accelerator.memory.usable
+        worst.parts,
+        worst.allocated_bytes,
+        worst.reserved_bytes,
+        worst.context_bytes,
+        worst.phases,
+        stages,
+        accelerator.memory.usable,
     )
 
 
@@ -113,10 +125,8 @@ def _larger(a: StageMemory, b: StageMemory) -> StageMemory:
     swap = b.allocated_bytes > a.allocated_bytes
     parts = {name: np.where(swap, b.parts[name], a.parts[name]) for name in a.parts}
     phases = {name: np.where(swap, b.phases[name], a.phases[name]) for name in a.phases}
-    allocated, reserved = (
-        np.where(swap, getattr(b, name), getattr(a, name)) for name in ("allocated_bytes", "reserved_bytes")
-    )
-    return StageMemory(parts, allocated, reserved, phases)
+    totals = ("allocated_bytes", "reserved_bytes", "context_bytes")
+    return StageMemory(parts, *(np.where(swap, getattr(b, name), getattr(a, name)) for name in totals), phases)
 
 
 def stage_parameters(share: Share, held: Sequence[Numeric], tied: Numeric) -> Numeric:
@@ -139,9 +149,12 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     first_sets = np.where(interleaved, np.minimum(2.0 * s.pp, s.micro_batches), sets)
     start = share.embedding * blocks.embedding.saved_bytes * first_sets
     end = share.head * blocks.head.saved_bytes * np.where(interleaved, 1.0, sets)
+    ends = share.of(0.0, blocks.embedding.parameters, blocks.head.parameters)
+    ends = ends - share.embedding * share.head * blocks.tied_parameters
     at_a_time = np.minimum(GATHERED_LAYERS, share.layers) * blocks.layer.parameters
     streams = (s.zero >= 3) & (s.shard > 1)
-    gathered = np.where(streams, at_a_time * (precision.wire + 0.5 * framework.reduce_bytes), 0.0)
+    whole = at_a_time * (precision.wire + 0.5 * framework.reduce_bytes) + ends * precision.wire
+    gathered = np.where(streams, whole, 0.0)
     communicates = np.where(s.dp * s.cp > 1, framework.bucket_bytes, 0.0)
     buffers = gathered + communicates
     rerun = np.maximum(blocks.layer.whole_bytes - blocks.layer.saved_bytes, 0.0) + blocks.transient_bytes
@@ -156,7 +169,7 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
         "optimizer": held * state * data.kept_fraction(1, s),
         "activations": saved + start + end,
         "workspace": workspace,
-        "runtime": framework.context + framework.communicator * groups,
+        "runtime": np.zeros_like(groups) + framework.library_workspace,
     }
     lasting = parts["weights"] + parts["gradients"] + parts["optimizer"] + parts["runtime"]
     phases = {
@@ -167,5 +180,6 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     allocated: Numeric = 0.0
     for part in PARTS:
         allocated = allocated + parts[part]
-    reserved = allocated + framework.allocator_slack * (allocated - parts["runtime"])
-    return StageMemory(parts, allocated, reserved, phases)
+    context = framework.context + framework.communicator * groups
+    reserved = context + allocated + framework.allocator_slack * allocated
+    return StageMemory(parts, allocated, reserved, context, phases)

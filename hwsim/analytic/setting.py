@@ -34,8 +34,9 @@ class Setting:
 
     @cached_property
     def device(self) -> Device:
-        """Kernel curves at the job's compute dtype."""
-        return device(self.hardware.accelerator, self.precision.compute)
+        """Kernel curves at the job's compute dtype, as they run for hours on end."""
+        libraries = self.job.framework.libraries
+        return device(self.hardware.accelerator, self.precision.compute, libraries, sustained=True, half_attention=True)
 
     @cached_property
     def network(self) -> Network:
@@ -52,7 +53,13 @@ class Setting:
         """Bytes per number in the operators."""
         numbers, framework = self.precision, self.job.framework
         passes = (framework.norm_passes, framework.activation_passes, framework.rope_passes)
-        return Formats(numbers.activation, numbers.gemm_input, framework.gradient_bytes, *passes)
+        moved = {
+            "fused": (2.0 * framework.gradient_bytes, 0.0),
+            "separate": (numbers.gradient, numbers.gradient + 2.0 * framework.gradient_bytes),
+            "none": (numbers.gradient, 0.0),
+        }[framework.accumulation]
+        saved = numbers.gemm_input if framework.saves_quantised else numbers.activation
+        return Formats(numbers.activation, numbers.gemm_input, saved, *moved, *passes)
 
 
 def block_plan(setting: Setting, s: Strategies) -> block_ops.Plan:

@@ -28,6 +28,7 @@ from hwsim.costs.energy import energy_j
 from hwsim.costs.money import cost_usd
 from hwsim.costs.network import axis_stride
 from hwsim.formulas import pipeline
+from hwsim.formulas.stragglers import slowest_of
 from hwsim.formulas.training import model_flops
 from hwsim.formulas.types import Numeric
 from hwsim.ops import block as block_ops
@@ -36,7 +37,7 @@ from hwsim.ops.axes import pipeline as pipeline_axis
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
 
-TIME_PARTS = ("forward", "backward", "recompute", "tp", "cp", "pp", "dp", "bubble", "optimizer", "launch")
+TIME_PARTS = ("forward", "backward", "recompute", "tp", "cp", "pp", "dp", "bubble", "optimizer", "launch", "straggler")
 TRAFFIC_AXES = ("tp", "pp", "dp", "cp", "ep")
 
 
@@ -160,7 +161,7 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
     send_keys = (s.tp, s.cp, s.dp, s.pp, s.order, s.micro_batch, s.seq_len, s.sequence_parallel)
     sends = per_distinct(lambda rows: send_talk(setting, rows), s, send_keys)
     shares = stage_shares(setting.model.layers, s)
-    launch_s = launch_time(setting)
+    launch_s, framework = launch_time(setting), setting.job.framework
     micro_batch = Stage(blocks, slowest_share(blocks, shares, launch_s))
     beat = pace(micro_batch, launch_s)
     steps = s.micro_batches
@@ -174,11 +175,14 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
         "dp": exposed_data(setting, s, gradients, beat),
         "bubble": bubble(blocks, s, beat, launch_s),
         "optimizer": gradients.optimizer_s,
-        "launch": steps * beat.waiting_s,
+        "launch": steps * (beat.waiting_s + framework.micro_batch_host) + framework.step_host,
     }
     step: Numeric = 0.0
-    for part in TIME_PARTS:
-        step = step + time_s[part]
+    for seconds in time_s.values():
+        step = step + seconds
+    nodes = np.ceil(s.devices / setting.hardware.cluster.node.devices)
+    time_s["straggler"] = step * slowest_of(nodes, framework.straggler)
+    step = step + time_s["straggler"]
     return TrainingColumns(
         setting=setting,
         strategies=s,
@@ -210,14 +214,14 @@ def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
     """Cost the three kinds of block once; every stage is a sum of them."""
     groups = setting.network.axis_groups(s, ("tp", "cp"))
     machine = Machine(setting.device, setting.network, groups, setting.job.framework.interference)
-    plan = block_plan(setting, s)
+    plan, habits = block_plan(setting, s), setting.job.framework
     kept = plan.sizes.residual_tokens * setting.model.hidden * setting.precision.activation
     columns = plan.sizes.ffn * (2.0 if setting.model.gated else 1.0)
     return StageBlocks(
         layers=setting.model.layers,
-        layer=block_cost(block_ops.layer(plan), machine, s.recompute, kept),
-        embedding=block_cost(block_ops.embedding(plan), machine, 0.0, 0.0),
-        head=block_cost(block_ops.head(plan), machine, 0.0, 0.0),
+        layer=block_cost(block_ops.layer(plan), machine, s.recompute, kept, setting.job.rerun, habits.early_stop),
+        embedding=block_cost(block_ops.embedding(plan), machine),
+        head=block_cost(block_ops.head(plan), machine),
         tied_parameters=tied_parameters(setting, s),
         loss_bytes=block_ops.loss_workspace_bytes(plan),
         transient_bytes=plan.sizes.tokens * (setting.model.hidden + columns) * setting.precision.activation,

@@ -23,7 +23,12 @@ Micro = Annotated[
     int | None, typer.Option("--micro-batch", help="Sequences per micro-batch.", rich_help_panel=o.MACHINE)
 ]
 Recompute = Annotated[
-    str | None, typer.Option("--recompute", help="none, selective or full.", rich_help_panel=o.MACHINE)
+    str | None,
+    typer.Option(
+        "--recompute",
+        help="none, selective, full, or modules: core_attn,mlp_act,layernorm,mlp,attn.",
+        rich_help_panel=o.MACHINE,
+    ),
 ]
 Schedule = Annotated[
     str | None,

@@ -48,31 +48,40 @@ def _text(how: Format, data: Callable[[], Any], rows: Callable[[], Any], table: 
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write to a temporary file beside `path` (or what it links to), then rename: never half a file.
+    """Write text to `path`: never half a file."""
+    write_with(path, "-o", lambda target: target.write_text(text, encoding="utf-8"))
+
+
+def write_with(path: str | Path, flag: str, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a temporary file beside `path` (or what it links to), then rename: never half a file.
 
     Raises
     ------
     UsageError
-        If the path cannot be written.
+        If the path, which `flag` gave, cannot be written.
     """
     try:
-        target = path.resolve()
+        target = Path(path).resolve()
         if target.is_dir():
-            msg = f"-o {shorten(path, 200)}: is a folder"
+            msg = f"{flag} {shorten(path, 200)}: is a folder"
             raise UsageError(msg)
         if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")
+            write(target)
             return
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.", text=True)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(target)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.", suffix=target.suffix)
+        os.close(handle)
+        try:
+            write(Path(temporary))
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(temporary).chmod(0o666 & ~mask)
+            Path(temporary).replace(target)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:
-        msg = f"-o {shorten(path, 200)}: {getattr(error, 'strerror', None) or 'is a symbolic link to itself'}"
+        msg = f"{flag} {shorten(path, 200)}: {getattr(error, 'strerror', None) or 'is a symbolic link to itself'}"
         raise UsageError(msg) from None
-    except ValueError:
-        msg = f"-o {shorten(path, 200)}: is no file name"
+    except ValueError as error:
+        why = str(error) if "format" in str(error).lower() else "is no file name"
+        msg = f"{flag} {shorten(path, 200)}: {why}"
         raise UsageError(msg) from None

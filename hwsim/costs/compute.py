@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from hwsim.errors import UsageError, did_you_mean, shorten
+from hwsim.errors import UsageError, did_you_mean
 from hwsim.formulas.attention import AttentionMachine, attention_backward_s, attention_forward_s
-from hwsim.formulas.gemm import GemmMachine, gemm_compute_s, gemm_memory_s, gemm_s, joined_s
+from hwsim.formulas.gemm import GemmMachine, gemm_compute_s, gemm_memory_s, gemm_s, gemm_serial_s, joined_s
+from hwsim.formulas.power import sustained_share
 from hwsim.formulas.stream import StreamMachine, stream_s
 from hwsim.formulas.training import utilization
 from hwsim.formulas.types import Numeric
@@ -28,22 +30,39 @@ class Device:
     gemm: GemmMachine
     attention: AttentionMachine
     stream: StreamMachine
+    cached: AttentionMachine | None = None
+    """Decode over a KV cache of another dtype; none: as `attention`."""
 
     def utilization(self, flops: Numeric, seconds: Numeric, devices: Numeric) -> Numeric:
         """Fraction of the dense peak of `devices` that `flops` in `seconds` amount to. [-]"""
         return utilization(flops, seconds, devices, self.gemm.peak_flops_per_s)
+
+    def at_clock(self, share: float) -> Device:
+        """The same device with its matrix units at a share of their clock."""
+        gemm = self.gemm._replace(efficiency=self.gemm.efficiency * share)
+        forward, backward = self.attention.forward_efficiency * share, self.attention.backward_efficiency * share
+        attention = self.attention._replace(forward_efficiency=forward, backward_efficiency=backward)
+        return replace(self, gemm=gemm, attention=attention)
 
     def seconds(self, work: Work) -> Numeric:
         """Device time of one kernel; a collective takes none here. [s]"""
         if isinstance(work, Gemm):
             return gemm_s(work.m, work.n, work.k, self.gemm, work.batch, work.input_bytes, work.output_bytes)
         if isinstance(work, Attention):
-            time = attention_backward_s if work.backward else attention_forward_s
-            shape = (work.batch, work.q_len, work.kv_len, work.heads, work.kv_heads, work.head_dim, work.causal)
-            return time(*shape, self.attention)
+            return self._attention_s(work)
         if isinstance(work, Stream):
             return np.where(np.asarray(work.memory_bytes) > 0, stream_s(work.memory_bytes, self.stream), 0.0)
         return 0.0
+
+    def _attention_s(self, work: Attention) -> Numeric:
+        shape = (work.batch, work.q_len, work.kv_len, work.heads, work.kv_heads, work.head_dim, work.causal)
+        if work.backward:
+            return attention_backward_s(*shape, self.attention)
+        kv_bytes = work.element_bytes if work.kv_bytes is None else work.kv_bytes
+        seconds = attention_forward_s(*shape, self.attention, kv_bytes)
+        if self.cached is None:
+            return seconds
+        return np.where(np.less_equal(work.q_len, 1.0), attention_forward_s(*shape, self.cached, kv_bytes), seconds)
 
     def cost(self, work: Work) -> tuple[Numeric, Numeric]:
         """Device time of a kernel, and the same again if memory holds it back, else 0. [s]"""
@@ -53,7 +72,8 @@ class Device:
         if isinstance(work, Gemm):
             compute = gemm_compute_s(work.m, work.n, work.k, self.gemm, work.batch)
             memory = gemm_memory_s(work.m, work.n, work.k, self.gemm, work.batch, work.input_bytes, work.output_bytes)
-            seconds = joined_s(compute, memory, self.gemm.latency_s)
+            serial = gemm_serial_s(work.m, work.k, self.gemm, work.batch)
+            seconds = joined_s(compute, memory, serial, self.gemm.floor_s)
             return seconds, np.where(memory > compute, seconds, 0.0)
         return self.seconds(work), 0.0
 
@@ -69,41 +89,74 @@ def launches(work: Work) -> int:
     return work.kernels if isinstance(work, Stream) else 1
 
 
-def device(accelerator: Accelerator, compute: str, library: str | None = None) -> Device:
-    """Bind an accelerator's curves at the compute dtype `compute`, those of a kernel library where it has its own.
+def device(
+    accelerator: Accelerator,
+    compute: str,
+    libraries: Sequence[str] = (),
+    sustained: bool = False,
+    half_attention: bool = False,
+    cache: str | None = None,
+) -> Device:
+    """Bind an accelerator's curves at the compute dtype `compute`.
+
+    Parameters
+    ----------
+    accelerator, compute
+        The device, and a dtype of its `peak`.
+    libraries
+        Kernel libraries in order of preference: the first with curves of its own is taken, for multiplies and for
+        attention; else the device's curves.
+    sustained
+        For hours on end at the power limit, not in a short benchmark.
+    half_attention
+        Attention stays in half precision at narrower compute dtypes, as training does.
+    cache
+        Dtype of the KV cache, which decode kernels go by; default: that of the attention.
 
     Raises
     ------
     UsageError
-        If the device has no peak for that dtype, or no library of that name.
+        If the device has no peak for that dtype.
     """
     peaks = {name: value for name, value in accelerator.peak.model_dump().items() if value}
     if compute not in peaks:
         msg = f"{accelerator.name} has no {compute} rate (it has {', '.join(peaks)}){did_you_mean(compute, peaks)}"
         raise UsageError(msg)
-    gemm, attention = _curves(accelerator, library)
+    gemm, attention = _curves(accelerator, libraries)
     half = peaks.get("bf16") or peaks.get("fp16") or peaks[compute]
-    shared = {"bandwidth_bytes_per_s": accelerator.memory.bandwidth, "units": float(accelerator.compute_units)}
-    measured = {str(name): curve for name, curve in attention.dtypes.items()}
-    attention_peak = peaks[compute] if compute in measured else min(half, peaks[compute])
-    return Device(
+    shared = {
+        "bandwidth_bytes_per_s": accelerator.memory.bandwidth,
+        "units": float(accelerator.compute_units),
+        "cache_bytes": accelerator.cache or 0.0,
+    }
+
+    def fused(dtype: str) -> AttentionMachine:
+        own = {} if half_attention else {str(name): curve for name, curve in attention.dtypes.items()}
+        rate = peaks.get(dtype, half)
+        peak = {"peak_flops_per_s": rate if dtype in own else min(half, rate)}
+        return _bind(AttentionMachine, own.get(dtype, attention), shared | peak)
+
+    result = Device(
         gemm=_bind(GemmMachine, _of_dtype(gemm, compute), shared | {"peak_flops_per_s": peaks[compute]}),
-        attention=_bind(AttentionMachine, _of_dtype(attention, compute), shared | {"peak_flops_per_s": attention_peak}),
+        attention=fused(compute),
         stream=_bind(StreamMachine, accelerator.kernels.stream, shared),
+        cached=fused(cache) if cache and cache != compute else None,
     )
+    return result.at_clock(_clock_share(accelerator)) if sustained else result
 
 
-def _curves(accelerator: Accelerator, library: str | None) -> tuple[GemmCurve, AttentionCurve]:
-    """The curves of a library, the device's own for what it was not measured on."""
+def _clock_share(accelerator: Accelerator) -> float:
+    """Share of the boost clock held under the power limit; all of it where nobody knows better."""
+    power = accelerator.power
+    return float(sustained_share(power.tdp, power.idle, power.unlimited or power.tdp))
+
+
+def _curves(accelerator: Accelerator, libraries: Sequence[str]) -> tuple[GemmCurve, AttentionCurve]:
+    """The curves of the first library that has its own, the device's where none has."""
     kernels = accelerator.kernels
-    if library in (None, DEFAULT_LIBRARY):
-        return kernels.gemm, kernels.attention
-    if library not in kernels.libraries:
-        known = [DEFAULT_LIBRARY, *kernels.libraries]
-        msg = f"{accelerator.name} has no kernel library {shorten(library)} (it has {', '.join(known)})"
-        raise UsageError(msg + did_you_mean(str(library), known))
-    own = kernels.libraries[library]
-    return own.gemm or kernels.gemm, own.attention or kernels.attention
+    known = [kernels.libraries[name] for name in libraries if name in kernels.libraries]
+    gemm = next((library.gemm for library in known if library.gemm), kernels.gemm)
+    return gemm, next((library.attention for library in known if library.attention), kernels.attention)
 
 
 def _of_dtype(curve: Any, compute: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from hwsim.errors import UsageError
 from hwsim.formulas import collectives, topology
 from hwsim.formulas.types import Numeric
-from hwsim.specs.hardware import Cluster, CollectiveName, Protocol, Tier
+from hwsim.specs.hardware import Cluster, CollectiveName, LibraryName, Protocol, Tier
 from hwsim.specs.strategy import ORDERS, Strategies
 
 AXES = ("tp", "cp", "dp", "pp")
@@ -46,24 +46,28 @@ class Network:
 
     links: tuple[Link, ...]
 
-    def seconds(self, kind: CollectiveName, total_bytes: Numeric, group: Group) -> Numeric:
+    def seconds(
+        self, kind: CollectiveName, total_bytes: Numeric, group: Group, library: LibraryName | None = None
+    ) -> Numeric:
         """Time of one collective over `group`; zero for one member or no bytes. [s]
 
         The outermost tier that the group spans sets the protocol. Every tier inside adds its steps and carries its
-        share of the bytes; members that share a domain share its way out too. The slowest tier rules.
+        share of the bytes; members that share a domain share its way out too. The slowest tier rules. The default
+        library is NCCL.
         """
         result: Numeric = 0.0
-        inner = _Inner(1.0, 0.0, np.inf)
+        inner, call = _Inner(1.0, 0.0, np.inf), _Call(kind, library)
         wire = collectives.wire_bytes(kind, total_bytes, group.size)
         for link, members in zip(self.links, group.members, strict=True):
             held = members >= group.size
             spans = (group.size > inner.members) & held
             if np.any(spans):
-                result = np.where(spans, _on_tier(kind, wire, group.size, link, members, inner), result)
+                result = np.where(spans, _on_tier(call, wire, group.size, link, members, inner), result)
             if np.all(held):
                 break
-            inner = _inside(kind, group.size, link, members, inner)
-        return np.where(np.asarray(total_bytes) > 0, result, 0.0)
+            inner = _inside(call, group.size, link, members, inner)
+        launch_s = max(link.tier.launch_s(kind, library) for link in self.links) if library else 0.0
+        return np.where((np.asarray(total_bytes) > 0) & (result > 0.0), np.maximum(result, launch_s), 0.0)
 
     def ring_shares(self, group: Group) -> dict[str, Numeric]:
         """Share of what a device of the group sends round its ring that leaves through each tier."""
@@ -142,32 +146,44 @@ class _Inner:
     bytes_per_s: Numeric
 
 
-def _on_tier(
-    kind: CollectiveName, wire: Numeric, size: Numeric, link: Link, members: Numeric, inner: _Inner
-) -> Numeric:
+@dataclass(frozen=True)
+class _Call:
+    """What is called: a collective of a library."""
+
+    kind: CollectiveName
+    library: LibraryName | None
+
+    def protocols(self, tier: Tier) -> tuple[Protocol, ...]:
+        return tier.protocols(self.kind, self.library)
+
+
+def _on_tier(call: _Call, wire: Numeric, size: Numeric, link: Link, members: Numeric, inner: _Inner) -> Numeric:
     """Time when this tier is the outermost one spanned: that of its fastest protocol. [s]"""
     domains = members / inner.members
-    width = _driven(link, size) * link.bandwidth_bytes_per_s * _ways_out(kind, inner.members)
+    width = _driven(call.kind, link, size) * link.bandwidth_bytes_per_s * _ways_out(call.kind, inner.members)
+    length = _ring_length(link, domains)
     best: Numeric = np.inf
-    for protocol in link.tier.collectives.get(kind, ()):
-        steps = collectives.steps(kind, protocol.algorithm, _ring_length(link, domains))
-        rate = np.minimum(width * protocol.efficiency, inner.bytes_per_s)
+    for protocol in call.protocols(link.tier):
+        steps = collectives.steps(call.kind, protocol.algorithm, length)
+        rate = np.minimum(width * _reached(protocol, link.tier, domains), inner.bytes_per_s)
         fixed_s = protocol.latency + link.tier.latency
         seconds = inner.steps_s + collectives.protocol_s(wire, steps, fixed_s, protocol.hop_latency, rate)
-        best = np.minimum(best, np.where(domains >= protocol.min_devices, seconds, np.inf))
+        best = np.minimum(best, seconds if protocol.min_devices <= 2 else _from(protocol, domains, seconds))
     return np.where(np.isfinite(best), best, 0.0)
 
 
-def _inside(kind: CollectiveName, size: Numeric, link: Link, members: Numeric, inner: _Inner) -> _Inner:
+def _inside(call: _Call, size: Numeric, link: Link, members: Numeric, inner: _Inner) -> _Inner:
     """Fold a tier into what the next one out finds below it."""
-    protocols: tuple[Protocol, ...] = link.tier.collectives.get(kind, ())
+    protocols = call.protocols(link.tier)
     domains = members / inner.members
+    length = _ring_length(link, domains)
     quickest: Numeric = np.inf
+    reached: Numeric = 0.0
     for protocol in protocols:
-        steps = collectives.steps(kind, protocol.algorithm, _ring_length(link, domains))
-        quickest = np.minimum(quickest, np.where(domains >= protocol.min_devices, steps * protocol.hop_latency, np.inf))
-    efficiency = max((protocol.efficiency for protocol in protocols), default=1.0)
-    width = _driven(link, size) * link.bandwidth_bytes_per_s * efficiency * _ways_out(kind, inner.members)
+        steps = collectives.steps(call.kind, protocol.algorithm, length)
+        quickest = np.minimum(quickest, _from(protocol, domains, steps * protocol.hop_latency))
+        reached = np.maximum(reached, _reached(protocol, link.tier, domains))
+    width = _driven(call.kind, link, size) * link.bandwidth_bytes_per_s * reached * _ways_out(call.kind, inner.members)
     used = domains > 1
     return _Inner(
         members,
@@ -176,10 +192,23 @@ def _inside(kind: CollectiveName, size: Numeric, link: Link, members: Numeric, i
     )
 
 
-def _driven(link: Link, size: Numeric) -> Numeric:
+def _from(protocol: Protocol, domains: Numeric, seconds: Numeric) -> Numeric:
+    """The time of a protocol where it serves groups of this size, else infinity. [s]"""
+    return np.where(domains >= protocol.min_devices, seconds, np.inf)
+
+
+def _reached(protocol: Protocol, tier: Tier, domains: Numeric) -> Numeric:
+    """Fraction of the link bandwidth that a protocol reaches in a group of this size. [-]"""
+    if not protocol.own_share and not tier.sharing:
+        return protocol.efficiency
+    return protocol.efficiency * collectives.reach(domains, protocol.own_share, tier.sharing)
+
+
+def _driven(kind: CollectiveName, link: Link, size: Numeric) -> Numeric:
     """Share of a device's links on this tier that a group of `size` can use."""
     if link.tier.kind == "torus":
-        return topology.torus_share(size, link.edge, float(len(link.tier.torus)), link.wraps)
+        share = topology.torus_exchange_share if kind == "all_to_all" else topology.torus_share
+        return share(size, link.edge, float(len(link.tier.torus)), link.wraps)
     if link.tier.kind == "mesh":
         return topology.mesh_share(size, float(link.tier.size or link.domain))
     return 1.0
@@ -187,7 +216,7 @@ def _driven(link: Link, size: Numeric) -> Numeric:
 
 def _ring_length(link: Link, domains: Numeric) -> Numeric:
     """Members that a step-by-step algorithm walks through: on a torus, axis by axis."""
-    return topology.torus_walk(domains, link.edge) if link.tier.kind == "torus" else domains
+    return topology.torus_walk(domains, link.edge, link.wraps) if link.tier.kind == "torus" else domains
 
 
 def _ways_out(kind: CollectiveName, inside: Numeric) -> Numeric:

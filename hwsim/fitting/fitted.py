@@ -40,6 +40,10 @@ class Fit:
     """On the rows it was fitted on."""
     outside: Errors
     """On rows left out of the fit, each part of the shapes left out in turn."""
+    relative: str = ""
+    """Profile of a relative with rows of its own."""
+    unseen: Errors | None = None
+    """On all rows, with the relative's curve and this device's data sheet: as if it had not been measured."""
 
 
 def errors(predicted: Column, measured: Column) -> Errors:
@@ -60,8 +64,8 @@ def errors(predicted: Column, measured: Column) -> Errors:
 def left_out(shapes: npt.NDArray[Any], fit: Callable[[npt.NDArray[np.bool_]], Callable[[], Column]]) -> Column:
     """Predictions for every row from fits that never saw its shape.
 
-    `shapes` gives a row's shape group (equal shapes stay together); ``fit(kept)`` fits on the kept rows and returns what
-    predicts all rows. Groups are dealt to `FOLDS` parts in a fixed order.
+    `shapes` gives a row's shape group (equal shapes stay together); ``fit(kept)`` fits on the kept rows and returns
+    what predicts all rows. Groups are dealt to `FOLDS` parts in a fixed order.
     """
     _, group = np.unique(shapes, return_inverse=True)
     part = np.random.default_rng(0).permutation(group.max() + 1)[group] % FOLDS

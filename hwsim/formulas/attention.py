@@ -1,9 +1,11 @@
 """Fused attention (FlashAttention): FLOPs, bytes and device time.
 
 A kernel deals blocks of query rows to the compute units; each block walks along its keys. Three things keep it from the
-matmul roofline: the softmax (a cost per query-key pair that does not shrink with the head dimension), what a block pays
-whatever its length (prologue, the half-masked diagonal, epilogue) and the longest block, which ends after the others.
-With few query rows (decode) the heads that share keys are packed into one block and the keys are split over idle units.
+matmul roofline: the softmax, which overlaps the multiplies only in part and does not shrink with the head dimension;
+what a block pays whatever its length (launch, prologue, the masked diagonal, padding to whole tiles, epilogue); and the
+longest block, which ends after the others. With one query per sequence (decode) the heads that share keys are packed
+into one tile, the keys are split over idle units and the parts are combined; libraries run a kernel of its own for it.
+Prefill also writes the new keys and values to the cache, in kernels that a library puts around the fused one.
 
 References
 ----------
@@ -24,17 +26,15 @@ from hwsim.formulas.types import Numeric
 BACKWARD_FLOPS = 2.5
 """Backward matmul FLOPs over forward: five multiplies (S again, dV, dP, dQ, dK) against two."""
 QUERY_BLOCK = 128.0
-"""Query rows that one compute unit works on."""
-ROW_PADDING = 16.0
-"""Query rows are padded to a multiple of this (height of a matrix instruction)."""
-SPLIT_KEYS = 512.0
-"""Shortest stretch of keys given to a unit of its own when one block holds all query rows (decode)."""
-TAIL = 0.5
-"""Share of the longest block that does not hide behind the other blocks."""
+"""Query rows that one compute unit works on; keys that a block sees beyond the band of a sliding window."""
+SPLIT_KEYS = 256.0
+"""Shortest stretch of keys given to a unit of its own when there are few sequences (decode)."""
+CACHE_GAIN = 0.4
+"""Time saved on tensors that were left in the last-level cache."""
 
 
 class AttentionMachine(NamedTuple):
-    """What a device is, for fused attention.
+    """What a device is, for the fused attention of one kernel library.
 
     Attributes
     ----------
@@ -44,27 +44,56 @@ class AttentionMachine(NamedTuple):
         Data-sheet memory bandwidth [bytes/s].
     units
         Compute units sharing the query blocks.
+    cache_bytes
+        Last-level cache [bytes]; 0: none.
     forward_efficiency, backward_efficiency
         Fraction of the peak of the matmuls alone, at long sequences.
     softmax_width
         Time of the softmax per query-key pair, in head dimensions of matmul time.
+    query_rows
+        Query rows of one head are padded to a multiple of this.
     overhead_keys
         Time a query block takes beside its keys, in keys.
+    tail
+        Share of the longest block that does not hide behind the other blocks.
     memory_efficiency
         Fraction of the memory bandwidth reached when reading the KV cache.
     latency_s
         Fixed time of the smallest kernel [s].
+    split_latency_s
+        Added where long stretches of keys are split and combined [s].
+    prefill_latency_s
+        Added by the kernels around a prefill [s].
+    prefill_passes
+        Times a prefill moves its tensors: once for the kernel itself, more for writing the cache.
+    decode_rows, lone_rows
+        Rows that a decode block is charged: heads sharing keys are padded to a multiple of the first; a head on its
+        own (no sharing, or more heads than `packed_heads`) takes the second.
+    packed_heads
+        Most query heads per key head that the decode kernel packs.
+    decode_overhead_keys
+        As `overhead_keys`, for a decode block.
     """
 
     peak_flops_per_s: Numeric
     bandwidth_bytes_per_s: Numeric
     units: Numeric
+    cache_bytes: Numeric
     forward_efficiency: Numeric
     backward_efficiency: Numeric
     softmax_width: Numeric
+    query_rows: Numeric
     overhead_keys: Numeric
+    tail: Numeric
     memory_efficiency: Numeric
     latency_s: Numeric
+    split_latency_s: Numeric
+    prefill_latency_s: Numeric
+    prefill_passes: Numeric
+    decode_rows: Numeric
+    lone_rows: Numeric
+    packed_heads: Numeric
+    decode_overhead_keys: Numeric
 
 
 def attended_pairs(q_len: Numeric, kv_len: Numeric, causal: Numeric) -> Numeric:
@@ -87,6 +116,21 @@ def attended_pairs(q_len: Numeric, kv_len: Numeric, causal: Numeric) -> Numeric:
     """
     masked: Numeric = 0.5 * causal * np.maximum(np.minimum(q_len, kv_len) - 1.0, 0.0)
     return 1.0 * q_len * (kv_len - masked)
+
+
+def windowed_keys(q_len: Numeric, kv_len: Numeric, window: Numeric) -> Numeric:
+    """Mean number of keys that each of the last ``q_len`` of ``kv_len`` positions sees in a causal window. [-]
+
+    Position i sees min(i, window) keys. Pass it as ``kv_len`` with ``causal`` 0.
+
+    Examples
+    --------
+    >>> float(windowed_keys(4, 4, 2))  # 1, 2, 2, 2 keys
+    1.75
+    """
+    width = np.minimum(1.0 * kv_len, window)
+    growing = np.maximum(width - 1.0 - (1.0 * kv_len - q_len), 0.0)
+    return width - growing * (growing + 1.0) / (2.0 * np.maximum(q_len, 1.0))
 
 
 def attention_flops(
@@ -121,27 +165,36 @@ def attention_bytes(
     return 2.0 * batch * head_dim * (2.0 * q_len * heads + kv_bytes * (1.0 * kv_len * kv_heads))
 
 
-def _pair_units(
+def _decode_pairs(batch: Numeric, kv_len: Numeric, heads: Numeric, kv_heads: Numeric, m: AttentionMachine) -> Numeric:
+    """Query-key pairs of the busiest unit times the number of units, for one query per sequence."""
+    group: Numeric = np.maximum(heads / np.maximum(kv_heads, 1.0), 1.0)
+    lone = (group < 2.0) | (group > m.packed_heads)
+    rows = np.where(lone, m.lone_rows, m.decode_rows * np.ceil(group / m.decode_rows))
+    streams = 1.0 * batch * np.where(lone, heads, kv_heads)
+    part = np.maximum(kv_len * np.minimum(streams / m.units, 1.0), np.minimum(1.0 * kv_len, SPLIT_KEYS))
+    own = m.decode_overhead_keys
+    pairs: Numeric = rows * (streams * (kv_len + own) + m.tail * m.units * (part + own))
+    return pairs
+
+
+def _pairs(
     batch: Numeric,
     q_len: Numeric,
     kv_len: Numeric,
     heads: Numeric,
     kv_heads: Numeric,
     causal: Numeric,
-    machine: AttentionMachine,
+    m: AttentionMachine,
 ) -> Numeric:
-    """Query-key pairs the busiest unit works through, times the number of units."""
-    group: Numeric = np.maximum(heads / np.maximum(kv_heads, 1.0), 1.0)
-    rows = q_len * group
-    padded_rows = ROW_PADDING * np.ceil(rows / ROW_PADDING)
-    queries = padded_rows / group
-    pairs = attended_pairs(queries, np.maximum(kv_len, queries), causal)
-    spread = 1.0 * batch * heads * (pairs + queries * machine.overhead_keys)
-    blocks = 1.0 * batch * kv_heads * np.ceil(rows / QUERY_BLOCK)
-    split = np.maximum(kv_len * np.minimum(blocks / machine.units, 1.0), np.minimum(1.0 * kv_len, SPLIT_KEYS))
-    keys = np.where(rows > QUERY_BLOCK, kv_len, split)
-    longest = np.minimum(padded_rows, QUERY_BLOCK) * (keys + machine.overhead_keys)
-    return spread + TAIL * longest * machine.units
+    """Query-key pairs of the busiest unit times the number of units; a prefill is never cheaper than a decode."""
+    decode = _decode_pairs(batch, kv_len, heads, kv_heads, m)
+    rows = m.query_rows * np.ceil(q_len / m.query_rows)
+    seen = np.maximum(kv_len, np.minimum(kv_len + QUERY_BLOCK, q_len))
+    keys = seen - 0.5 * causal * np.minimum(rows - m.query_rows, kv_len) + m.overhead_keys
+    longest = np.minimum(rows, QUERY_BLOCK) * (seen + m.overhead_keys)
+    prefill = 1.0 * batch * heads * rows * keys + m.tail * m.units * longest
+    pairs: Numeric = np.where(np.less_equal(q_len, 1.0), decode, np.maximum(prefill, decode))
+    return pairs
 
 
 def attention_forward_s(
@@ -155,25 +208,33 @@ def attention_forward_s(
     machine: AttentionMachine,
     kv_bytes: Numeric = 2.0,
 ) -> Numeric:
-    """Device time of one fused forward kernel: prefill, chunked prefill or decode [s].
+    """Device time of one fused forward kernel: prefill, chunked prefill or decode (``q_len`` 1) [s].
 
-    latency + sqrt(compute^2 + memory^2), heads counted on this device.
+    latency + sqrt(compute^2 + memory^2), and no less than the bytes take at the full bandwidth; heads counted on this
+    device. Multiplies and softmax overlap likewise: a pair takes sqrt(head_dim^2 + softmax_width^2).
 
     Examples
     --------
     Decode over 2 GiB of keys and values on a 2 TB/s device takes their reading time, 1.26 ms at 85 %:
 
-    >>> machine = AttentionMachine(312e12, 2e12, 108, 0.8, 0.7, 50, 300, 0.85, 8e-6)
+    >>> machine = AttentionMachine(312e12, 2e12, 108, 4e7, 0.8, 0.7, 80, 64, 90, 0.5, 0.85, 8e-6, 2e-6, 2e-6, 2.0,
+    ...     16, 16, 64, 500)
     >>> round(1e3 * float(attention_forward_s(16, 1, 32768, 32, 8, 128, 0, machine)), 1)
     1.3
     """
-    pairs = _pair_units(batch, q_len, kv_len, heads, kv_heads, causal, machine)
-    width = head_dim + machine.softmax_width
+    pairs = _pairs(batch, q_len, kv_len, heads, kv_heads, causal, machine)
+    width = np.sqrt(1.0 * head_dim * head_dim + machine.softmax_width * machine.softmax_width)
     compute = 4.0 * width * pairs / (machine.peak_flops_per_s * machine.forward_efficiency)
     moved = attention_bytes(batch, q_len, kv_len, heads, kv_heads, head_dim, kv_bytes)
-    memory = moved / (machine.bandwidth_bytes_per_s * machine.memory_efficiency)
-    joined: Numeric = np.sqrt(compute * compute + memory * memory)
-    return machine.latency_s + joined
+    floor = moved / machine.bandwidth_bytes_per_s
+    kept = np.minimum(np.maximum(2.0 - 2.0 * moved / np.maximum(machine.cache_bytes, 1.0), 0.0), 1.0)
+    many = np.greater(q_len, 1.0)
+    passes = np.where(many, machine.prefill_passes, 1.0) / machine.memory_efficiency
+    memory = floor * passes * (1.0 - CACHE_GAIN * kept)
+    split = machine.split_latency_s * (1.0 - SPLIT_KEYS / np.maximum(kv_len, SPLIT_KEYS))
+    fixed = machine.latency_s + split + machine.prefill_latency_s * many
+    seconds: Numeric = np.maximum(fixed + np.sqrt(compute * compute + memory * memory), floor)
+    return seconds
 
 
 def attention_backward_s(
@@ -192,13 +253,14 @@ def attention_backward_s(
 
     Examples
     --------
-    >>> machine = AttentionMachine(312e12, 2e12, 108, 0.8, 0.8, 0, 0, 0.85, 0.0)
+    >>> machine = AttentionMachine(312e12, 2e12, 108, 0, 0.8, 0.8, 0, 64, 0, 0.5, 0.85, 0, 0, 0, 1, 16, 16, 64, 0)
     >>> shape = (4, 4096, 4096, 32, 32, 128, 1)
     >>> round(float(attention_backward_s(*shape, machine) / attention_forward_s(*shape, machine)), 2)
     2.49
     """
-    pairs = _pair_units(batch, q_len, kv_len, heads, kv_heads, causal, machine)
-    width = BACKWARD_FLOPS * head_dim + machine.softmax_width
+    pairs = _pairs(batch, q_len, kv_len, heads, kv_heads, causal, machine)
+    matmul = BACKWARD_FLOPS * head_dim
+    width = np.sqrt(matmul * matmul + machine.softmax_width * machine.softmax_width)
     compute = 4.0 * width * pairs / (machine.peak_flops_per_s * machine.backward_efficiency)
     moved = 2.0 * attention_bytes(batch, q_len, kv_len, heads, kv_heads, head_dim)
     memory = moved / (machine.bandwidth_bytes_per_s * machine.memory_efficiency)
@@ -208,14 +270,14 @@ def attention_backward_s(
 
 __all__ = [
     "BACKWARD_FLOPS",
+    "CACHE_GAIN",
     "QUERY_BLOCK",
-    "ROW_PADDING",
     "SPLIT_KEYS",
-    "TAIL",
     "AttentionMachine",
     "attended_pairs",
     "attention_backward_s",
     "attention_bytes",
     "attention_flops",
     "attention_forward_s",
+    "windowed_keys",
 ]

@@ -2,8 +2,7 @@
 
 A library has several protocols for a collective; each is a fixed time, plus a time per step of its algorithm, plus the
 bytes over the bandwidth it reaches. The fastest one wins at each size, and that minimum of straight lines is what makes
-the bus bandwidth rise slowly with the message: no extra saturation term is needed (median error 2-4 % against NCCL on
-A100, H100, B200 and GB200).
+the bus bandwidth rise slowly with the message: no extra saturation term is needed.
 """
 
 from __future__ import annotations
@@ -130,3 +129,28 @@ def protocol_s(
     34.0
     """
     return np.where(1.0 * steps > 0.0, latency_s, 0.0) + steps * hop_s + wire_bytes / bandwidth_bytes_per_s
+
+
+def reach(devices: Numeric, own_share: float, sharing: float) -> Numeric:
+    """Fraction of a protocol's bandwidth at large groups that `devices` members reach. [-]
+
+    Copying or reducing the own share takes time although it is not sent, so ``n - 1`` shares take the time of
+    ``n - 1 + own_share``. Members that share a bridge slow each other down by ``(2 / n) ** sharing``.
+
+    Parameters
+    ----------
+    devices
+        Members of the group, n.
+    own_share
+        Cost of the own share in shares sent; 1 where a switch reduces, as every member sends its whole buffer.
+    sharing
+        0 on a switch, 1 where all members share what one pair has.
+
+    Examples
+    --------
+    >>> [float(reach(n, 1.0, 0.0)) for n in (2, 4, 8)], [float(reach(n, 0.0, 1.0)) for n in (2, 4, 8)]
+    ([0.5, 0.75, 0.875], [1.0, 0.5, 0.25])
+    """
+    others = np.maximum(1.0 * devices, 2.0) - 1.0
+    alone = others / (others + own_share)
+    return alone * (2.0 / (others + 1.0)) ** sharing if sharing else alone

@@ -116,8 +116,10 @@ def torus_share(size: Numeric, edge: Numeric, dimensions: Numeric, wraps: Numeri
     return axes / dimensions * np.where((size >= edge) & (np.asarray(wraps) > 0), 1.0, 0.5)
 
 
-def torus_walk(size: Numeric, edge: Numeric) -> Numeric:
-    """Length of one ring with as many steps as walking a torus axis by axis: 1 + the sum of (axis - 1). [-]
+def torus_walk(size: Numeric, edge: Numeric, wraps: Numeric) -> Numeric:
+    """Length of one ring with as many steps as a torus takes axis by axis: 1 + the sum of the steps of its axes. [-]
+
+    A full axis that closes is walked both ways at once, ``axis // 2`` steps; a line from end to end, ``axis - 1``.
 
     Parameters
     ----------
@@ -125,14 +127,60 @@ def torus_walk(size: Numeric, edge: Numeric) -> Numeric:
         Chips in the group. [-]
     edge : numeric
         Chips along one axis of the slice. [-]
+    wraps : numeric
+        1 where a full axis closes into a ring, 0 where it is a line. [-]
+
+    References
+    ----------
+    .. [1] J. Austin et al., "How to Scale Your Model", Google DeepMind, 2025, part 3 (sharding).
 
     Examples
     --------
-    >>> float(torus_walk(256, 16)), float(torus_walk(8, 16))
-    (31.0, 8.0)
+    >>> float(torus_walk(256, 16, 1)), float(torus_walk(256, 16, 0)), float(torus_walk(8, 16, 1))
+    (17.0, 31.0, 8.0)
     """
-    rows, planes = np.ceil(1.0 * size / edge), np.ceil(1.0 * size / (1.0 * edge * edge))
-    return np.minimum(1.0 * size, edge) + np.minimum(rows, edge) + planes - 2.0
+    closes = np.asarray(wraps) > 0
+
+    def walked(axis: Numeric) -> Numeric:
+        return np.where(closes & (axis >= edge), np.floor(axis / 2.0), axis - 1.0)
+
+    row, column = np.minimum(1.0 * size, edge), np.minimum(np.ceil(1.0 * size / edge), edge)
+    return 1.0 + walked(row) + walked(column) + walked(np.ceil(1.0 * size / (1.0 * edge * edge)))
+
+
+def torus_exchange_share(size: Numeric, edge: Numeric, dimensions: Numeric, wraps: Numeric) -> Numeric:
+    """Fraction of a chip's torus links that an all-to-all over `size` chips amounts to. [-]
+
+    Messages travel k/4 links along a closed axis of k chips and are forwarded by those between, so an all-to-all of
+    ``b`` bytes per chip takes ``b * k / 4`` over both directions of one axis; the axes work side by side. The middle
+    link of a line carries twice that.
+
+    Parameters
+    ----------
+    size : numeric
+        Chips in the group, laid out along as few axes as hold them. [-]
+    edge : numeric
+        Chips along one axis of the slice. [-]
+    dimensions : numeric
+        Axes of the torus. [-]
+    wraps : numeric
+        1 where a full axis closes into a ring, 0 where it is a line. [-]
+
+    References
+    ----------
+    .. [1] J. Austin et al., "How to Scale Your Model", Google DeepMind, 2025, part 3: a quarter of an all-gather.
+
+    Examples
+    --------
+    Sixteen chips of a 16 x 16 torus: of two axes one, and 15/16 of the bytes take 4 of them.
+
+    >>> float(torus_exchange_share(16, 16, 2, 1)) == 0.5 * (15 / 16) / 4
+    True
+    """
+    axis = np.maximum(np.minimum(1.0 * size, edge), 2.0)
+    members = np.maximum(1.0 * size, 2.0)
+    sent = (members - 1.0) / members
+    return sent * 4.0 / axis / dimensions * np.where((size >= edge) & (np.asarray(wraps) > 0), 1.0, 0.5)
 
 
 def mesh_share(size: Numeric, devices: Numeric) -> Numeric:

@@ -84,8 +84,8 @@ def mlp_part(p: Plan) -> list[Operator]:
         norm("mlp norm", p, z.residual_tokens, m.hidden),
         with_collectives(up, p.boundary.enter),
         activation(p, z.tokens * columns, z.tokens * z.ffn),
-        with_collectives(down, p.boundary.leave),
-        residual("mlp residual", p),
+        replace(with_collectives(down, p.boundary.leave), last=True),
+        replace(residual("mlp residual", p), last=True),
     ]
 
 
@@ -100,7 +100,7 @@ def embedding(p: Plan) -> list[Operator]:
     lookup = Operator(
         "embedding",
         forward=(Stream(2.0 * elements * e),),
-        backward=(Stream(elements * e + 2.0 * elements * p.formats.gradient),),
+        backward=(Stream(elements * e + elements * (p.formats.gradient + p.formats.added)),),
         saved_bytes=masked,
         parameters=table + positions,
     )
@@ -162,7 +162,6 @@ def fused_core(p: Plan) -> Operator:
         forward=(forward,),
         backward=(replace(forward, backward=True),),
         saved_bytes=qkv_bytes(p) + z.tokens * z.heads * FP32_BYTES,
-        selective=True,
         kept_bytes=qkv_bytes(p),
     )
 
@@ -187,7 +186,6 @@ def unfused_core(p: Plan) -> Operator:
             weighted,
         ),
         saved_bytes=qkv_bytes(p) + kept,
-        selective=True,
         kept_bytes=qkv_bytes(p),
     )
 

@@ -22,10 +22,10 @@ class Operator:
     """Weights stored on this device. [-]"""
     matmul_parameters: Numeric = 0.0
     """Those of them that a matrix multiply reads. [-]"""
-    selective: bool = False
-    """Selective recompute runs it again instead of saving all of that."""
-    kept_bytes: Numeric = 0.0
-    """What a selectively recomputed operator still saves: its inputs. [byte]"""
+    last: bool = False
+    """Nothing in the block's backward pass needs its output."""
+    kept_bytes: Numeric | None = None
+    """What it still saves when it is run again: its inputs; none: that is all it saves anyway. [byte]"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,12 @@ class Formats:
 
     activation: float
     gemm_input: float
+    saved: float
+    """Of what a multiply saves for its backward pass."""
     gradient: float
+    """Moved by a multiply per weight gradient: written, and read where it is added to a buffer."""
+    added: float = 0.0
+    """Moved by a kernel of its own that adds a weight gradient to the buffer."""
     norm_passes: float = 1.0
     """Memory traffic over that of a fused kernel; likewise below."""
     activation_passes: float = 1.0
@@ -46,20 +51,19 @@ def linear(
 ) -> Operator:
     """Build a linear layer y[rows, out] = x[rows, inner] w: one multiply forward, two backward.
 
-    The weight gradient is accumulated into the gradient buffer by the multiply itself (read and written). Backward, a
-    bias reads the output gradient once.
+    The weight gradient is added to the gradient buffer by the multiply itself or by a kernel of its own (see
+    `Formats`). Backward, a bias reads the output gradient once.
     """
     read, wrote = formats.gemm_input, formats.activation
     inputs_gradient = Gemm(rows, inner, out, input_bytes=read, output_bytes=wrote)
-    weight_gradient = Gemm(
-        out, inner, rows, input_bytes=read, output_bytes=2.0 * formats.gradient, weight_gradient=True
-    )
+    weight_gradient = Gemm(out, inner, rows, input_bytes=read, output_bytes=formats.gradient, weight_gradient=True)
     bias_gradient = (Stream(1.0 * rows * out * wrote),) if bias else ()
+    added = (Stream(1.0 * out * inner * formats.added),) if formats.added else ()
     return Operator(
         name,
         forward=(Gemm(rows, out, inner, input_bytes=read, output_bytes=wrote),),
-        backward=(inputs_gradient, weight_gradient, *bias_gradient),
-        saved_bytes=1.0 * saved_rows * inner * read,
+        backward=(inputs_gradient, weight_gradient, *added, *bias_gradient),
+        saved_bytes=1.0 * saved_rows * inner * formats.saved,
         parameters=1.0 * out * inner + (out if bias else 0.0),
         matmul_parameters=1.0 * out * inner,
     )

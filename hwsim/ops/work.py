@@ -46,6 +46,8 @@ class Attention:
     causal: float = 1.0
     element_bytes: float = 2.0
     backward: bool = False
+    kv_bytes: float | None = None
+    """Of an element of the KV cache; default: of any other."""
 
     @property
     def flops(self) -> Numeric:
@@ -58,7 +60,8 @@ class Attention:
         """Queries, keys, values and output once; twice as many tensors backward. [byte]"""
         query = 1.0 * self.batch * self.q_len * self.heads * self.head_dim
         key = 1.0 * self.batch * self.kv_len * self.kv_heads * self.head_dim
-        return (2.0 * query + 2.0 * key) * self.element_bytes * (2.0 if self.backward else 1.0)
+        cached = self.element_bytes if self.kv_bytes is None else self.kv_bytes
+        return (2.0 * query * self.element_bytes + 2.0 * key * cached) * (2.0 if self.backward else 1.0)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -18,6 +19,8 @@ from hwsim.units import show
 Columns = Mapping[str, str]
 LONG = 60
 """Values longer than this are printed below the sheet."""
+VENDORS = ("NVIDIA", "AMD", "Google", "Intel", "AWS")
+"""Makers that lead the list of accelerators; the others follow by name."""
 MODEL_COLUMNS = {
     "name": "", "parameters": "count", "layers": "", "hidden": "", "heads": "", "kv_heads": "", "ffn": "", "vocab": "",
     "max_positions": "",
@@ -55,19 +58,21 @@ def model_values(reference: str) -> dict[str, Any]:
 
 
 def hardware_rows(profiles: str | None) -> list[dict[str, Any]]:
-    """Every accelerator with its main figures; one that does not load says so instead of hiding the others."""
-    rows = []
+    """Every accelerator with its main figures, by maker and year; one that does not load says so and hides no other."""
+    rows: list[dict[str, Any]] = []
     for name in names(ACCELERATORS, profiles):
         try:
             machine = load_hardware(name, profiles)
         except InputFileError as error:
-            rows.append(dict.fromkeys(HARDWARE_COLUMNS) | {"name": name, "title": "", "problem": error.problems[0]})
+            broken = {"name": name, "title": "", "vendor": "", "problem": error.problems[0]}
+            rows.append(dict.fromkeys(HARDWARE_COLUMNS) | broken)
             continue
         device, cluster = machine.accelerator, machine.cluster
         rows.append(
             {
                 "name": name,
                 "title": device.title,
+                "vendor": device.vendor,
                 "memory_bytes": device.memory.capacity,
                 "bandwidth_bytes_per_s": device.memory.bandwidth,
                 "half_peak_flops_per_s": device.peak.bf16 or device.peak.fp16,
@@ -80,7 +85,17 @@ def hardware_rows(profiles: str | None) -> list[dict[str, Any]]:
                 "problem": None,
             }
         )
-    return rows
+    return sorted(rows, key=_shelf)
+
+
+def _shelf(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Where an accelerator stands in the list: broken last, else by maker, year and name."""
+    vendor = row["vendor"]
+    return bool(row["problem"]), _rank(vendor), vendor, row["year"] or 0, row["name"]
+
+
+def _rank(vendor: str | None) -> int:
+    return VENDORS.index(vendor) if vendor in VENDORS else len(VENDORS)
 
 
 def hardware_values(reference: str, profiles: str | None) -> tuple[list[str], list[dict[str, Any]]]:
@@ -159,13 +174,15 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> list[Any]:
     """Rows as a table for a person (quantities with their unit, missing values as n/a), below it what is broken."""
     from rich.text import Text
 
-    shown = [
-        {HEADERS.get(name, name.replace("_", " ")): _cell(row.get(name), columns[name]) for name in columns}
-        for row in rows
-        if not row.get("problem")
-    ]
+    whole = [row for row in rows if not row.get("problem")]
     broken = [Text(f"{row['name']} broken: {row['problem']}") for row in rows if row.get("problem")]
-    return [simple_table(shown) if shown else "nothing found", *broken]
+    if not whole:
+        return ["nothing found", *broken]
+    headers = {name: HEADERS.get(name, name.replace("_", " ")) for name in columns}
+    shown = simple_table([{headers[name]: _cell(row.get(name), columns[name]) for name in columns} for row in whole])
+    for line, (row, after) in zip(shown.rows, pairwise(whole), strict=False):
+        line.end_section = _rank(row.get("vendor")) != _rank(after.get("vendor"))
+    return [shown, *broken]
 
 
 def sheet(values: Mapping[str, Any]) -> Any:

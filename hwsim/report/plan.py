@@ -30,7 +30,14 @@ def plan_view(plan: Plan, call: Mapping[str, Any]) -> list[Any]:
         labelled({"Best plan": strategy_line(best), "": job_line(best)}),
         "",
         bars(best),
-        labelled({"Limited by": best.bottleneck, "Would help": helps_line(plan), "Costs": cost_line(plan)}),
+        labelled(
+            {
+                "Limited by": best.bottleneck,
+                "Would help": helps_line(plan),
+                "Costs": cost_line(plan),
+                "Accuracy": accuracy_line(best),
+            }
+        ),
         *([] if len(plan.plans) < 2 else [runners_up(plan)]),
         labelled({"Considered": considered_line(plan), "Rejected": rejected_line(plan), "Python": python_call(call)}),
     ]
@@ -95,7 +102,9 @@ def bars(estimate: TrainingEstimate) -> Any:
 def memory_bars(estimate: TrainingEstimate) -> Any:
     """Parts of memory on the worst device; slack is what the allocator reserves beyond them."""
     capacity, reserved = estimate.memory_capacity_bytes, estimate.memory_reserved_bytes
-    parts = {**estimate.memory_bytes, "slack": reserved - estimate.memory_allocated_bytes}
+    context = estimate.memory_context_bytes
+    slack = reserved - estimate.memory_allocated_bytes - context
+    parts = {**estimate.memory_bytes, "context": context, "slack": slack}
     title = f"Memory {show(reserved, 'bytes')} of {show(capacity, 'bytes')} a device"
     return _bars(title, {name: (value, show(value, "bytes")) for name, value in parts.items()}, capacity)
 
@@ -103,7 +112,8 @@ def memory_bars(estimate: TrainingEstimate) -> Any:
 def time_bars(estimate: TrainingEstimate) -> Any:
     """Exposed parts of a step."""
     step = estimate.step_time_s
-    title = f"Step {show(step, 's')} ± {estimate.step_time_high_s / step - 1:.0%} (kernels {estimate.calibration})"
+    low, high = estimate.step_time_low_s / step - 1.0, estimate.step_time_high_s / step - 1.0
+    title = f"Step {show(step, 's')} ({low:+.0%} to {high:+.0%})".replace("-", "−")
     parts = {NAMES.get(name, name): (value, show(value, "s")) for name, value in estimate.time_s.items()}
     return _bars(title, {name: part for name, part in parts.items() if part[0] > NEGLIGIBLE * step}, step)
 
@@ -136,6 +146,16 @@ def cost_line(plan: Plan) -> str:
     hours = show(budget / best.tokens_per_s / HOUR_S * best.hardware["devices"], "count")
     energy = show(best.energy_j * steps, "j")
     return f"{rent} · {energy} · {hours} device-hours for {show(budget, 'count')} tokens"
+
+
+def accuracy_line(estimate: TrainingEstimate) -> str:
+    """Where the range of the step time comes from, and what the kernel curves rest on."""
+    band, step = estimate.band, estimate.step_time_s
+    low, high = (f"{edge / step - 1.0:+.0%}" for edge in (estimate.step_time_low_s, estimate.step_time_high_s))
+    whose = "no run like this was published; of all" if band["family"] == "any" else f"{band['family']}: of"
+    runs = f"{band['rows']} published runs of {band['groups']} models"
+    share = f"{band['coverage']:.0%} took {low} to {high} of the prediction".replace("-", "−")
+    return f"{whose} {runs}, {share} · kernel curves {estimate.calibration}"
 
 
 def runners_up(plan: Plan) -> Any:
@@ -225,7 +245,14 @@ def estimate_view(estimate: TrainingEstimate) -> list[Any]:
         labelled({"Strategy": strategy_line(estimate), "": job_line(estimate)}),
         "",
         bars(estimate),
-        labelled({"Limited by": estimate.bottleneck, "Sends": sends, "Hidden": covered}),
+        labelled(
+            {
+                "Limited by": estimate.bottleneck,
+                "Sends": sends,
+                "Hidden": covered,
+                "Accuracy": accuracy_line(estimate),
+            }
+        ),
     ]
 
 

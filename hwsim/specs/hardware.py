@@ -99,16 +99,32 @@ class GemmFit(Spec):
     """Fraction of the dense peak that many waves of the largest tiles reach at large k."""
     k_half: NaturalCount
     """Inner dimension at which the main loop runs at half its asymptotic rate."""
-    tile: Count
-    """Edge of the reference output tile that one compute unit works on (the largest is twice as wide)."""
-    tile_loss: Ratio = 0.15
-    """How fast small tiles lose: relative time lost by a tile of half the edges, over 1.25."""
-    split_k: Count = 1024
-    """Shortest stretch of k worth giving to a unit of its own when there are too few tiles."""
+    tile: Count = 128
+    """Edge of the largest output tile that one compute unit works on."""
+    tile_loss: Ratio = 0.3
+    """Relative time lost by tiles of half that edge."""
+    wave_quantisation: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """1: the last, partly filled wave of tiles costs as much as a full one; 0: tiles are dealt out evenly."""
+    split_latency: Seconds = 3e-6
+    """Fixed time of sharing the k loop of a tile among idle units."""
+    throttle: Ratio = 0.0
+    """Relative time that main loops of many milliseconds lose to power and heat."""
     memory_efficiency: Fraction
     """Fraction of the memory bandwidth a skinny multiply reaches."""
+    memory_latency: Seconds = 0.0
+    """Until the first operands arrive from memory."""
+    cache_gain: Annotated[float, Field(ge=1, le=50)] = 1.0
+    """Rate at which activations that fit the last-level cache come, over that of memory."""
+    weight_cache_gain: Annotated[float, Field(ge=1, le=50)] = 1.0
+    """The same for weights under a tenth of the cache, where benchmark loops found them there."""
     latency: Seconds
     """Fixed time of the smallest kernel."""
+    floor: Seconds = 0.0
+    """Least time of a call: the host behind it."""
+    cast_bytes: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Memory traffic of casting the activations to a narrow dtype first, per element; 0: they come cast."""
+    cast_row: Seconds = 0.0
+    """Time that casting takes per row beside its traffic."""
 
 
 class GemmCurve(GemmFit):
@@ -127,12 +143,30 @@ class AttentionFit(Spec):
     """The same, backward."""
     softmax_width: NaturalCount
     """Time of the softmax per query-key pair, in head dimensions of matmul time."""
+    query_rows: Count = 64
+    """Query rows of one head are padded to a multiple of this."""
     overhead_keys: NaturalCount
     """Time a query block takes beside its keys, in keys."""
+    tail: Ratio = 0.5
+    """Share of the longest block that does not hide behind the other blocks."""
     memory_efficiency: Fraction
     """Fraction of the memory bandwidth reached when reading the KV cache."""
     latency: Seconds
     """Fixed time of the smallest kernel."""
+    split_latency: Seconds = 2e-6
+    """Added where long stretches of keys are split and combined."""
+    prefill_latency: Seconds = 2e-6
+    """Added by the kernels around a prefill."""
+    prefill_passes: Annotated[float, Field(ge=1, le=100)] = 2.0
+    """Times a prefill moves its tensors: once for the kernel itself, more for writing the cache."""
+    decode_rows: Count = 64
+    """Heads that share keys are packed into a decode block and padded to a multiple of this."""
+    lone_rows: Count = 64
+    """Rows that a decode block is charged for a head on its own."""
+    packed_heads: Count = 4096
+    """Most query heads per key head that the decode kernel packs."""
+    decode_overhead_keys: NaturalCount = 500
+    """Time a decode block takes beside its keys, in keys."""
 
 
 class AttentionCurve(AttentionFit):
@@ -181,6 +215,9 @@ class Power(Spec):
     """Board or chip limit."""
     idle: Watts
     """Powered, doing nothing."""
+    unlimited: RatedWatts | None = None
+    """What matrix multiplies without end would draw at the boost clock if nothing limited them; none: no more than the
+    limit. Long runs clock down to the limit, short benchmarks do not."""
 
     @model_validator(mode="after")
     def _idle_below_limit(self) -> Power:
@@ -244,6 +281,8 @@ class Accelerator(Spec):
 
 
 CollectiveName = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
+LibraryName = Literal["vllm", "sglang", "trtllm", "torch.distributed"]
+"""Libraries whose collectives differ from those of NCCL in a compiled training step."""
 
 
 class Protocol(Spec):
@@ -258,7 +297,21 @@ class Protocol(Spec):
     hop_latency: Seconds
     """Added per step of the algorithm."""
     efficiency: Annotated[float, Field(ge=1e-4, le=2.0)]
-    """Bus bandwidth over link bandwidth at large messages (over 1 where the switch reduces)."""
+    """Bus bandwidth over link bandwidth at large messages and groups (over 1 where the switch reduces)."""
+    own_share: Annotated[float, Field(gt=-1.0, le=10.0)] = 0.0
+    """Time that a member's own share of the data costs, in shares sent: n-1 of them take the time of n-1 + this.
+    Where the switch reduces, 1: a member sends its whole buffer. Below 0 where a pair is joined better than more are."""
+
+
+class LibraryCollectives(Spec):
+    """How one library runs collectives on one tier, where it was measured apart from NCCL as training uses it."""
+
+    launch: dict[CollectiveName, Seconds] = Field(default_factory=dict)
+    """Host time of one call, on this tier or through it; the device works behind it."""
+    collectives: dict[CollectiveName, tuple[Protocol, ...]] = Field(default_factory=dict)
+    """Its own protocols, such as the one- and two-shot all-reduces of serving engines."""
+    fallback: bool = True
+    """Whether the tier's own protocols serve what its own do not do faster."""
 
 
 class Tier(Spec):
@@ -274,6 +327,9 @@ class Tier(Spec):
     """Per device and direction, all links together; default: the device's share of the node's NICs."""
     oversubscription: Annotated[float, Field(ge=1, le=1000)] = 1.0
     """Demand over capacity towards this tier (4 means a quarter of the bandwidth when all talk)."""
+    sharing: Ratio = 0.0
+    """How the members of a group crowd each other out: a member's rate falls as (2 / members) ** sharing. 0: a
+    switch; 1: all share what one pair has (a host bridge); 2: the bridge also gets slower as more contend for it."""
     latency: Seconds
     """One way between two devices, hardware only; every call pays it once beside its protocol's own times."""
     torus: tuple[Count, ...] = ()
@@ -284,6 +340,8 @@ class Tier(Spec):
     """Whether the protocols below were fitted on this kind of cluster."""
     collectives: dict[CollectiveName, tuple[Protocol, ...]]
     """Protocols by collective."""
+    libraries: dict[LibraryName, LibraryCollectives] = Field(default_factory=dict)
+    """Libraries measured apart from the one that the protocols above stand for."""
     source: Source
 
     @field_validator("collectives")
@@ -294,6 +352,19 @@ class Tier(Spec):
             msg = f"needs at least one protocol for {', '.join(lacking)}"
             raise ValueError(msg)
         return given
+
+    def protocols(self, kind: CollectiveName, library: LibraryName | None = None) -> tuple[Protocol, ...]:
+        """Protocols that a library, by default NCCL, has for one collective."""
+        given = self.libraries.get(library) if library else None
+        if given is None:
+            return self.collectives[kind]
+        own = given.collectives.get(kind, ())
+        return own if own and not given.fallback else own + self.collectives[kind]
+
+    def launch_s(self, kind: CollectiveName, library: LibraryName | None = None) -> float:
+        """Host time of one call that the device's own time hides behind. [s]"""
+        given = self.libraries.get(library) if library else None
+        return given.launch.get(kind, 0.0) if given else 0.0
 
     @model_validator(mode="after")
     def _torus_has_edges(self) -> Tier:
@@ -392,6 +463,7 @@ __all__ = [
     "GemmCurve",
     "Hardware",
     "Kernels",
+    "LibraryCollectives",
     "Node",
     "Protocol",
     "Ratio",

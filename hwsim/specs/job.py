@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal, NamedTuple
 
@@ -9,9 +10,15 @@ from pydantic import Field
 
 from hwsim.specs.base import Bytes, Count, Fraction, Name, Ratio, Seconds, Spec, Text
 
-PrecisionName = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
+PrecisionName = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4"]
 AttentionName = Literal["flash", "unfused"]
 OptimizerName = Literal["adam"]
+ModuleName = Literal["core_attn", "attn", "layernorm", "mlp_act", "mlp"]
+OPERATORS = (
+    "attention norm", "qkv", "qk norm", "rope", "attention", "attention output", "attention residual", "mlp norm",
+    "mlp up", "activation", "mlp down", "mlp residual",
+)  # fmt: skip
+"""Operators of a layer, as `hwsim explain` names them."""
 
 
 class Precision(NamedTuple):
@@ -40,15 +47,44 @@ PRECISIONS = MappingProxyType(
         "bf16": Precision("bf16", 2.0, 2.0, 2.0, 2.0, 2.0, 4.0),
         "fp16": Precision("fp16", 2.0, 2.0, 2.0, 2.0, 2.0, 4.0),
         "fp8": Precision("fp8", 2.0, 2.0, 2.0, 1.0, 2.0, 4.0),
+        "fp4": Precision("fp4", 2.0, 2.0, 2.0, 0.5625, 2.0, 4.0),
     }
 )
-"""Training precisions. fp8 multiplies fp8 operands; weights, gradients and the residual stream stay bf16."""
+"""Training precisions. fp8 and fp4 multiply operands of that format (fp4 with an fp8 scale for every 16 numbers);
+weights, gradients and the residual stream stay bf16."""
 
 OPTIMIZER_STATE_BYTES = MappingProxyType({"adam": 8.0})
 """Bytes of optimizer state per parameter beside the master copy: Adam keeps two fp32 moments."""
 
 
 Passes = Annotated[float, Field(ge=1, le=20)]
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Rerun(Spec):
+    """What selective recompute does with one operator of a layer."""
+
+    again: Share = 0.0
+    """Share of its forward pass that is run again before the backward pass."""
+    keep: Share = 1.0
+    """Share kept of what it saves (of its inputs alone, where it is run again)."""
+
+
+_AGAIN, _DROPPED = Rerun(again=1.0), Rerun(keep=0.0)
+MODULES: Mapping[str, Mapping[str, Rerun]] = MappingProxyType(
+    {
+        "core_attn": {"attention": _AGAIN},
+        "attn": {"qkv": _AGAIN, "qk norm": _AGAIN, "rope": _AGAIN, "attention": Rerun(again=1.0, keep=0.0),
+                 "attention output": _DROPPED},
+        "layernorm": {"attention norm": _AGAIN, "qkv": _DROPPED, "mlp norm": _AGAIN, "mlp up": _DROPPED},
+        "mlp_act": {"activation": _AGAIN, "mlp down": _DROPPED},
+        "mlp": {"mlp up": _AGAIN, "activation": Rerun(again=1.0, keep=0.0), "mlp down": _DROPPED},
+    }
+)  # fmt: skip
+"""Module that a user can name (as Megatron-Core's --recompute-modules) to what is run again and what is dropped: a
+module's input is kept, its output is made again instead of being saved as the next operator's input."""
 
 
 class Framework(Spec):
@@ -62,6 +98,24 @@ class Framework(Spec):
     """Half-precision weights are stored beside fp32 masters; if not, the fp32 weights alone are (FSDP, MaxText)."""
     usual_zero: Annotated[int, Field(ge=0, le=3)] = 1
     """ZeRO stage assumed when none is given."""
+    usual_attention: AttentionName = "flash"
+    """Attention kernels assumed when none are given."""
+    sequence_parallel: bool = True
+    """Tensor-parallel jobs shard norms and residuals too when nothing is said."""
+    libraries: tuple[Name, ...] = ()
+    """Kernel libraries in order of preference: the first whose curves the device has is taken, for multiplies and for
+    attention; none: the device's own curves."""
+    selective: dict[Literal[OPERATORS], Rerun] = {"attention": Rerun(again=1.0)}
+    """What selective recompute means: operator of a layer to what is run again and what is kept."""
+    saves_quantised: bool = True
+    """What a multiply saves for its backward pass is in the format it multiplies (fp8, fp4), not in that of the activations."""
+    early_stop: bool = False
+    """Full recompute ends when the backward pass has what it needs: a layer's last multiply is not run again."""
+    accumulation: Literal["fused", "separate", "none"] = "fused"
+    """Weight gradients of a micro-batch are added to the gradient buffer by the multiply itself, by kernels of their
+    own, or not at all (each micro-batch's are reduced at once)."""
+    scatter_sends: bool = True
+    """Tensor-parallel peers send 1/tp of a stage's output each and gather it on arrival."""
     gradient_bytes: Annotated[float, Field(ge=1, le=8)]
     """Bytes of the gradient buffer per parameter (Megatron accumulates in fp32)."""
     reduce_bytes: Annotated[float, Field(ge=1, le=8)]
@@ -92,14 +146,20 @@ class Framework(Spec):
     """Runtime context, kernels and library handles on each device."""
     communicator: Bytes
     """Buffers of each communicator (one per group with more than one member)."""
+    library_workspace: Bytes
+    """Scratch memory that kernel libraries hold through the allocator."""
     allocator_slack: Ratio
     """Reserved over allocated, less one: fragmentation and cached blocks."""
     compiled: bool = False
     """Kernels are launched from graphs or a compiled program unless the job says otherwise."""
     kernel_dispatch: Seconds
     """Host time per eager kernel added by the framework's own Python."""
-    band: dict[Literal["measured", "inherited", "datasheet"], Fraction]
-    """Half-width of the step-time band by the state of the kernel curves."""
+    micro_batch_host: Seconds = 0.0
+    """Host time per micro-batch that nothing hides: schedule, data, loss scaling."""
+    step_host: Seconds = 0.0
+    """Host time per step that nothing hides: optimizer launches, gradient norm, logging."""
+    straggler: Ratio = 0.0
+    """Mean delay of a node in a step, over the step: everyone waits for the slowest node."""
     source: Text
     """Where these were read."""
 
@@ -119,8 +179,22 @@ class TrainingJob(Spec):
     """Fused FlashAttention, or scores written to memory."""
     graphs: bool | None = None
     """Kernels are launched from CUDA graphs or a compiled program; default: as the framework does."""
+    modules: tuple[ModuleName, ...] = ()
+    """Modules that selective recompute runs again; default: as the framework does."""
     framework: Framework
     """Habits of the training software."""
+
+    @property
+    def rerun(self) -> Mapping[str, Rerun]:
+        """Operator to what selective recompute does with it."""
+        if not self.modules:
+            return {str(name): rerun for name, rerun in self.framework.selective.items()}
+        merged: dict[str, Rerun] = {}
+        for module in self.modules:
+            for name, rerun in MODULES[module].items():
+                before = merged.get(name, Rerun())
+                merged[name] = Rerun(again=max(before.again, rerun.again), keep=min(before.keep, rerun.keep))
+        return merged
 
     @property
     def numbers(self) -> Precision:

@@ -3,7 +3,8 @@
 Divides the batch by dp. Gradients are reduced over the dp x cp devices that hold the same weights; ZeRO keeps optimizer
 state (1), gradients (2) and weights (3) in `shard` pieces. With gradient accumulation, ZeRO 1 reduces once per step;
 ZeRO 2 and 3 reduce every micro-batch, since nobody holds a whole gradient buffer; ZeRO 3 gathers the weights of every
-micro-batch forward and backward.
+micro-batch forward and backward. Pipelines run many micro-batches at a time: with one, ZeRO 2 too accumulates whole
+gradients and reduces once per step.
 
 References: S. Rajbhandari et al., "ZeRO", SC'20; Y. Zhao et al., "PyTorch FSDP", VLDB 2023.
 """
@@ -62,15 +63,21 @@ def rounds(s: Strategies) -> Rounds:
     """Once per step for ZeRO 1, once per micro-batch where nobody holds a whole buffer."""
     sharded = np.where(s.zero > 0, 1.0, 0.0)
     return Rounds(
-        reduce_scatters=np.where(s.zero >= 2, s.micro_batches, sharded),
+        reduce_scatters=np.where(scatters_always(s), s.micro_batches, sharded),
         forward_gathers=np.where(s.zero >= 3, s.micro_batches, sharded),
         backward_gathers=np.where(s.zero >= 3, s.micro_batches, 0.0),
     )
 
 
+def scatters_always(s: Strategies) -> Numeric:
+    """Whether gradients are scattered every micro-batch, so that no device holds them whole."""
+    return (s.zero >= 3) | ((s.zero == 2) & (s.pp == 1))
+
+
 def kept_fraction(stage: int, s: Strategies) -> Numeric:
     """Share of weights (stage 3), gradients (2) or optimizer state (1) that one device keeps."""
-    return np.where(s.zero >= stage, 1.0 / s.shard, 1.0)
+    sharded = scatters_always(s) if stage == 2 else s.zero >= stage
+    return np.where(sharded, 1.0 / s.shard, 1.0)
 
 
 def illegal(s: Strategies) -> dict[str, Numeric]:

@@ -1,7 +1,7 @@
 """Pipeline parallelism (PP), plain or interleaved.
 
 Divides the layers into pp x vpp chunks (see hwsim.formulas.pipeline for the split of uneven models). A chunk sends its
-output to the next stage forward and its input gradient back; tensor-parallel peers send 1/tp each.
+output to the next stage forward and its input gradient back; tensor-parallel peers send 1/tp each (SC'21, section 4.1) or all of it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ def stage_number(stage_class: str, s: Strategies) -> Numeric:
     return {"first": np.zeros_like(s.pp), "middle": np.minimum(1.0, last), "last": last}[stage_class]
 
 
-def send_bytes(residual_bytes: Numeric, s: Strategies) -> Numeric:
-    """Bytes one device sends at one chunk boundary for one micro-batch, given those of the whole residual stream."""
-    return np.where(s.pp > 1, residual_bytes / s.tp, 0.0)
+def send_bytes(residual_bytes: Numeric, s: Strategies, scatters: Numeric) -> Numeric:
+    """Bytes one device sends at one chunk boundary for one micro-batch, given those of the whole residual stream.
+
+    `scatters`: 1 where tensor-parallel peers send 1/tp of it each, 0 where each sends all of it.
+    """
+    return np.where(s.pp > 1, residual_bytes / np.where(scatters > 0, s.tp, 1.0), 0.0)
 
 
 def sends(s: Strategies) -> Numeric:

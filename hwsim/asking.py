@@ -1,0 +1,98 @@
+"""What is asked: the setting and the strategies that loose arguments stand for, with a good engineer's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwsim import arguments
+from hwsim.analytic.setting import Setting
+from hwsim.costs.compute import device
+from hwsim.defaults import DEFAULT_SEQ_LEN, usual_batch, usual_precision
+from hwsim.errors import UsageError
+from hwsim.specs.hardware import Hardware
+from hwsim.specs.job import ModuleName, TrainingJob
+from hwsim.specs.library import Reference, load_framework, load_hardware, load_model, split_settings
+from hwsim.specs.model import Model
+from hwsim.specs.reading import Document
+from hwsim.specs.strategy import COLUMN_NAMES, Strategies, strategies
+
+SHARED = ("global_batch", "seq_len")
+"""What both a job and a strategy say."""
+OTHERS = ("framework", "profiles")
+ModelLike = Reference | Model
+HardwareLike = Reference | Hardware
+
+
+def names_batch(given: Mapping[str, Any], settings: str | Sequence[str]) -> bool:
+    """Whether the user chose the global batch."""
+    return given.get("global_batch") is not None or "global_batch" in arguments.job_settings(
+        overrides(settings).get("job")
+    )
+
+
+def make_setting(
+    model: ModelLike,
+    hardware: HardwareLike,
+    gpus: int,
+    *,
+    settings: str | Sequence[str] = (),
+    profiles: str | Path | None = None,
+    framework: str | None = None,
+    modules: tuple[ModuleName, ...] = (),
+    **job: Any,
+) -> Setting:
+    """Load and check everything but the strategy, filling in a good engineer's defaults."""
+    arguments.whole("gpus", gpus, arguments.MAX_DEVICES)
+    over = overrides(settings)
+    given, fixed = arguments.job_fields(job), arguments.job_settings(over.get("job"))
+    arguments.named(job, (*arguments.JOB, "framework"))
+    if given.keys() & fixed.keys():
+        msg = f"{', '.join(given.keys() & fixed.keys())}: given twice, as an argument and by --set job"
+        raise UsageError(msg)
+    spec = load_model(model.model_dump(exclude_unset=True) if isinstance(model, Model) else model, over.get("model"))
+    folder = arguments.folder("profiles", profiles)
+    machine = load_hardware(hardware, folder, {k: over[k] for k in ("accelerator", "cluster") if k in over})
+    arguments.enough_devices("gpus", gpus, machine.cluster)
+    name = machine.accelerator.usual_framework if framework is None else arguments.text("framework", framework)
+    habits = load_framework(name, over.get("framework"))
+    length = min(DEFAULT_SEQ_LEN, spec.max_positions)
+    usual = {"precision": usual_precision(machine), "seq_len": length, "attention": habits.usual_attention}
+    wanted = {**usual, **given, **fixed}
+    arguments.check_sequence(spec, wanted["seq_len"])
+    wanted.setdefault("global_batch", usual_batch(wanted["seq_len"], gpus))
+    asked = TrainingJob(framework=habits, modules=modules, **wanted)
+    device(machine.accelerator, asked.numbers.compute)
+    return Setting(spec, machine, asked, gpus)
+
+
+def asked(
+    model: ModelLike, hardware: HardwareLike, gpus: int, *, settings: str | Sequence[str] = (), **given: Any
+) -> tuple[Setting, Strategies]:
+    """The setting and the strategies asked for, legal ones only, with defaults where nothing was."""
+    arguments.named(given, (*COLUMN_NAMES[1:], *arguments.EXPERTS, *arguments.JOB, *OTHERS))
+    job = {name: given.pop(name) for name in (*arguments.JOB_ALONE, *OTHERS) if name in given}
+    modules = arguments.take_modules(given)
+    columns = arguments.strategy_columns(given)
+    shared = {name: given[name] for name in SHARED if name in columns and not columns[name].ndim}
+    setting = make_setting(model, hardware, gpus, settings=settings, modules=modules, **shared, **job)
+    base: dict[str, Any] = {name: getattr(setting.job, name) for name in SHARED}
+    habits = setting.job.framework
+    if habits.usual_zero != 1:
+        base["zero"] = habits.usual_zero
+    if not habits.sequence_parallel:
+        base["sequence_parallel"] = False
+    s = strategies(devices=gpus, **{**base, **columns})
+    if not names_batch(columns, settings):
+        unit = s.dp * s.micro_batch
+        s = replace(s, global_batch=np.asarray(np.ceil(s.global_batch / unit) * unit))
+    arguments.refuse_illegal(setting.model, s)
+    return setting, s
+
+
+def overrides(settings: str | Sequence[str]) -> dict[str, Document]:
+    return split_settings(arguments.texts("settings", settings))

@@ -1,0 +1,90 @@
+"""`hwsim fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwsim.cli import options as o
+from hwsim.cli.output import emit
+from hwsim.errors import UsageError, did_you_mean, shorten
+
+FIT = "Fit"
+
+
+def fit(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of measured tables (kernels/gemm.csv.gz, ...).")],
+    only: Annotated[
+        str | None, typer.Option("--only", help="Kinds: gemm,attention,stream,collectives.", rich_help_panel=FIT)
+    ] = None,
+    profiles: Annotated[
+        str, typer.Option("--profiles", help="Folder of the profiles to write into.", rich_help_panel=FIT)
+    ] = "hardware_profiles",
+    write: Annotated[
+        bool, typer.Option("--write/--no-write", help="Write what was found into the profiles.", rich_help_panel=FIT)
+    ] = False,
+    date: Annotated[
+        str | None, typer.Option("--date", help="Day of the fit in the sources (default: today).", rich_help_panel=FIT)
+    ] = None,
+    out: o.FormatFlag = o.Format.TABLE,
+    as_json: o.JsonFlag = False,
+    output: o.OutFlag = None,
+) -> None:
+    """Fit the curves of the profiles on measured tables, and say how far they are from rows they never saw.
+
+    Example: hwsim fit ./measured --only gemm --write
+    """
+    from hwsim.fitting import fit as fit_kind
+    from hwsim.fitting.profile_writer import write_fits
+    from hwsim.report.fits import fit_rows, fits_view
+
+    kinds = _kinds(only)
+    with _progress(len(kinds)) as step:
+        fits = [found for kind in kinds for found in step(kind, lambda kind=kind: fit_kind(kind, Path(folder)))]
+    rows = fit_rows(fits)
+    data = {"schema_version": 1, "kind": "fit", "folder": folder, "kinds": kinds, "fits": rows, "written": []}
+    if write:
+        data["written"] = [str(path) for path in write_fits(fits, Path(profiles), date or _today())]
+    emit(lambda: data, lambda: rows, lambda: fits_view(fits), (out, as_json, output))
+
+
+def _kinds(only: str | None) -> list[str]:
+    """Kinds of fits asked for, in the order they run."""
+    from hwsim.fitting import available
+
+    known = available()
+    asked = [name.strip() for name in only.split(",")] if only is not None else known
+    for name in asked:
+        if name not in known:
+            msg = f"--only {shorten(name)}: knows {', '.join(known)}{did_you_mean(name, known)}"
+            raise UsageError(msg)
+    return [name for name in known if name in asked]
+
+
+def _today() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).date().isoformat()
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """A bar on stderr, silent when nobody watches; gives what runs one step under a name."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("fitting", total=total)
+
+        def step(name: str, work: Any) -> Any:
+            bar.update(task, description=f"fitting {name}")
+            found = work()
+            bar.advance(task)
+            return found
+
+        yield step

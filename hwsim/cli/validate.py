@@ -1,0 +1,57 @@
+"""`hwsim validate published`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hwsim.cli import options as o
+from hwsim.cli.output import emit, write_with
+from hwsim.errors import ToleranceError
+
+
+def published(
+    group: Annotated[
+        str | None, typer.Option("--group", help="Only groups or sources whose name holds this.", rich_help_panel=o.WORK)
+    ] = None,
+    rows: Annotated[bool, typer.Option("--rows", help="List every row, not only those that are off.")] = False,
+    picture: Annotated[
+        str | None, typer.Option("--plot", help="Draw predicted against published into this PNG or SVG.")
+    ] = None,
+    write_bands: Annotated[
+        str | None,
+        typer.Option("--write-bands", help="Write the bands that estimates print, from these rows, to this YAML."),
+    ] = None,
+    out: o.FormatFlag = o.Format.TABLE,
+    as_json: o.JsonFlag = False,
+    output: o.OutFlag = None,
+) -> None:
+    """Hold the predictions against every published measurement that ships with hwsim.
+
+    Exits with 5 when a group leaves its stated tolerance. Example: hwsim validate published --plot scoreboard.png
+    """
+    import hwsim
+    from hwsim.validation.kernels import kernel_errors
+
+    board = hwsim.validate_published(group)
+    if picture:
+        from hwsim.report.scoreboard import plot
+
+        write_with(picture, "--plot", lambda path: plot(board, path))
+
+    if write_bands:
+        from hwsim.validation.bands import bands_file
+
+        write_with(write_bands, "--write-bands", lambda path: path.write_text(bands_file(board.rows), encoding="utf-8"))
+
+    def table() -> list[object]:
+        from hwsim.report.scoreboard import view
+
+        return view(board, [] if group else kernel_errors(), rows)
+
+    emit(board.to_dict, lambda: [row.to_dict() for row in board.rows], table, (out, as_json, output))
+    if not board.holds:
+        names = ", ".join(f"{g.name} ({g.mean:.1%} of {g.tolerance:.1%})" for g in board.groups if not g.holds)
+        msg = f"out of tolerance: {names}"
+        raise ToleranceError(msg)

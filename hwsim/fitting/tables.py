@@ -1,0 +1,56 @@
+"""Measured tables from a folder the user names: read, with everything wrong in them said by file, row and column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hwsim.errors import InputFileError, printable, shorten
+
+FIRST_ROW = 2
+"""Line of the first row below the header, as editors and spreadsheets count."""
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file (plain or gzip) that must have `columns`; others stay.
+
+    The index is the line of each row in the file, so that rows picked out of it can still be named.
+
+    Raises
+    ------
+    InputFileError
+        If there is no such file, it is no CSV, or a column is missing.
+    """
+    place = printable(path)
+    try:
+        table = pd.read_csv(path, low_memory=False)
+    except (OSError, EOFError) as error:  # gzip raises EOFError for half a file
+        raise InputFileError([f"{place}: {getattr(error, 'strerror', None) or error}"]) from None
+    except ValueError as error:  # no columns, rows of different lengths, not UTF-8
+        raise InputFileError([f"{place}: is no CSV table: {' '.join(str(error).split())}"]) from None
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise InputFileError([f"{place}: has no column {', '.join(missing)} (it has {', '.join(map(str, table))})"])
+    table.index = pd.RangeIndex(FIRST_ROW, FIRST_ROW + len(table))
+    return table
+
+
+def positive(table: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """The same table with `columns` as numbers, all of which must be above zero.
+
+    Raises
+    ------
+    InputFileError
+        Naming the file, row and column of every value that is no positive number.
+    """
+    numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce")
+    wrong = ~(numbers > 0) | np.isinf(numbers)
+    if wrong.to_numpy().any():
+        raise InputFileError(
+            f"{printable(path)}: row {row}: {name}: must be a positive number, found {shorten(table.at[row, name])}"
+            for row, name in wrong.stack().loc[lambda bad: bad].index
+        )
+    return table.assign(**{name: numbers[name].astype(float) for name in columns})

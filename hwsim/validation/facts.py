@@ -1,0 +1,145 @@
+"""Published measurements as facts: a configuration, a figure, and where it was read."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from hwsim.errors import InputFileError
+from hwsim.specs.base import Fraction, Spec, Text
+from hwsim.specs.files import validate
+from hwsim.specs.library import DATA
+from hwsim.specs.reading import Document, parse_yaml, read_yaml
+
+FOLDER = DATA / "validation"
+Metric = Literal[
+    "step_time", "tokens_per_s_per_device", "model_tflops_per_device", "hardware_tflops_per_device",
+    "allocated_memory", "activation_memory", "device_memory",
+]  # fmt: skip
+"""Step time and rates; bytes of tensors at an allocator's peak, of activations alone, or taken from the device."""
+UNITS: Mapping[str, float] = {"s": 1.0, "1/s": 1.0, "TFLOP/s": 1.0, "GiB": 2.0**30, "GB": 1e9}
+"""Unit to what it is of the unit that predictions are compared in: s, 1/s, TFLOP/s, byte."""
+MEMORY = ("allocated_memory", "activation_memory", "device_memory")
+
+
+class Source(Spec):
+    """Where a file of facts was read, and how it is scored."""
+
+    title: Text
+    """Authors, work, table."""
+    url: Text
+    licence: Text
+    """Of the page or repository; the facts themselves are nobody's."""
+    group: Text
+    """Group of the scoreboard."""
+    memory_group: Text = ""
+    """Group of its memory figures, where it is another one."""
+    kind: Literal["vendor", "ordinary"]
+    """Tuned bests on quiet clusters, or ordinary runs."""
+    note: Text = ""
+    """What a reader should know of all its rows."""
+
+
+class Tolerance(Spec):
+    """How far a group may be off."""
+
+    mean: Fraction
+    """Mean error."""
+    why: Text = ""
+    """Mechanism that is missing where the aim is missed."""
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One published figure."""
+
+    id: str
+    source: str
+    """File name of its source."""
+    group: str
+    metric: str
+    published: float
+    """In SI units."""
+    model: Any
+    hardware: str
+    devices: int
+    given: Mapping[str, Any]
+    """Strategy and job, as `estimate_training` takes them."""
+    settings: tuple[str, ...]
+    note: str
+
+
+@cache
+def sources() -> Mapping[str, Source]:
+    """Every source by file name."""
+    return {name: source for name, source in _entries("sources.yaml", Source)}
+
+
+@cache
+def tolerances() -> Mapping[str, Tolerance]:
+    """Every group's tolerance."""
+    return {name: tolerance for name, tolerance in _entries("groups.yaml", Tolerance)}
+
+
+def _entries(file: str, spec: Any) -> Iterator[tuple[str, Any]]:
+    document = read_yaml(FOLDER / file)
+    for name, fields in document.data.items():
+        yield name, validate(spec, Document(fields, f"{document.source}: {name}"))
+
+
+@cache
+def facts() -> tuple[Fact, ...]:
+    """Every fact that ships with the package."""
+    return tuple(fact for name, source in sources().items() for fact in read_facts(FOLDER / f"{name}.csv", source))
+
+
+def read_facts(path: Path, source: Source) -> Iterator[Fact]:
+    """Facts of one CSV file.
+
+    Raises
+    ------
+    InputFileError
+        For a row without a metric, a unit or a positive value: names file, line and field.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield _fact(row, path, source)
+
+
+COLUMNS = ("tp", "pp", "vpp", "cp", "zero", "shard", "micro_batch", "global_batch", "seq_len")
+WORDS = ("framework", "precision", "attention", "recompute")
+
+
+def _fact(row: Mapping[str, str], path: Path, source: Source) -> Fact:
+    where = f"{path.name}: {row.get('id')}"
+    metric, unit = row["metric"], row["unit"]
+    if metric not in Metric.__args__ or unit not in UNITS:  # type: ignore[attr-defined]
+        raise InputFileError([f"{where}: metric {metric} in {unit}: unknown"])
+    given: dict[str, Any] = {name: int(row[name]) for name in COLUMNS if row[name]}
+    given |= {name: row[name] for name in WORDS if row[name]}
+    if row.get("sequence_parallel"):
+        given["sequence_parallel"] = row["sequence_parallel"] == "true"
+    shape = row["shape"]
+    model: Any = {"name": row["model"], **parse_yaml(f"shape: {shape}", where).data["shape"]} if shape else row["model"]
+    return Fact(
+        id=row["id"],
+        source=path.stem,
+        group=(source.memory_group or source.group) if metric in MEMORY else source.group,
+        metric=metric,
+        published=float(row["value"]) * UNITS[unit],
+        model=model,
+        hardware=row["hardware"],
+        devices=int(row["devices"]),
+        given=given,
+        settings=tuple(part.strip() for part in row["settings"].split(";") if part.strip()),
+        note=row["note"],
+    )

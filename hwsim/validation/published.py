@@ -1,0 +1,172 @@
+"""The scoreboard: every published figure against its prediction, by group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwsim.analytic.estimate import TrainingEstimate, estimates
+from hwsim.analytic.training import evaluate
+from hwsim.asking import asked
+from hwsim.validation.facts import MEMORY, Fact, facts, sources, tolerances
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORST = 0.25
+"""Rows further off than this are listed with their note."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure, published and predicted."""
+
+    fact: Fact
+    predicted: float
+    """In the unit of the fact."""
+    inside: bool
+    """Whether the published figure lies in the printed band (memory: whether "fits" is no lie)."""
+
+    @property
+    def error(self) -> float:
+        """Relative error: positive where the prediction is too high."""
+        return self.predicted / self.fact.published - 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the contract's JSON has it, and more."""
+        fact = self.fact
+        return {
+            "id": fact.id,
+            "source": fact.source,
+            "group": fact.group,
+            "metric": fact.metric,
+            "published": fact.published,
+            "predicted": self.predicted,
+            "error": self.error,
+            "inside_band": self.inside,
+            "note": fact.note,
+        }
+
+
+@dataclass(frozen=True)
+class Group:
+    """How a group of rows fares: sources count alike, however many rows they have."""
+
+    name: str
+    rows: int
+    sources: int
+    mean: float
+    """Mean of the sources' mean errors."""
+    median: float
+    worst: float
+    bias: float
+    """Mean of the sources' mean signed errors in time or bytes: negative where predictions are optimistic."""
+    coverage: float
+    """Share of rows inside their printed band."""
+    tolerance: float
+    why: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the mean error is within the stated tolerance."""
+        return self.mean <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """All rows and groups."""
+
+    rows: tuple[Row, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every group is within its tolerance."""
+        return all(group.holds for group in self.groups)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of `hwsim validate published`."""
+        return {
+            "schema_version": 1,
+            "kind": "validation",
+            "holds": self.holds,
+            "groups": [vars(group) | {"holds": group.holds} for group in self.groups],
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows as a table."""
+        import pandas as pd
+
+        return pd.DataFrame([row.to_dict() for row in self.rows])
+
+
+def scoreboard(chosen: Iterable[Fact] | None = None) -> Scoreboard:
+    """Predict every fact (or the chosen ones) and score the groups."""
+    rows = tuple(predict(fact) for fact in (facts() if chosen is None else chosen))
+    names = dict.fromkeys(row.fact.group for row in rows)
+    return Scoreboard(rows, tuple(score(name, [row for row in rows if row.fact.group == name]) for name in names))
+
+
+def predict(fact: Fact) -> Row:
+    """The prediction for one fact."""
+    setting, strategies = asked(fact.model, fact.hardware, fact.devices, settings=fact.settings, **fact.given)
+    estimate = estimates(evaluate(setting, strategies))[0]
+    return Row(fact, _value(estimate, fact.metric), _inside(estimate, fact))
+
+
+def _value(estimate: TrainingEstimate, metric: str) -> float:
+    """A figure of an estimate in the convention of the metric."""
+    if metric == "hardware_tflops_per_device":
+        return float(estimate.model_tflops_per_device * estimate.hfu / estimate.mfu)
+    if metric == "activation_memory":
+        return float(estimate.memory_bytes["activations"])
+    field = {
+        "step_time": "step_time_s",
+        "tokens_per_s_per_device": "tokens_per_s_per_device",
+        "model_tflops_per_device": "model_tflops_per_device",
+        "allocated_memory": "memory_allocated_bytes",
+        "device_memory": "memory_reserved_bytes",
+    }[metric]
+    return float(getattr(estimate, field))
+
+
+def seconds_ratio(row: Row) -> float:
+    """Predicted over published step time (or bytes): rates turned round. [-]"""
+    ratio = row.predicted / row.fact.published
+    return ratio if row.fact.metric in ("step_time", *MEMORY) else 1.0 / ratio
+
+
+def _inside(estimate: TrainingEstimate, fact: Fact) -> bool:
+    """Whether the published step time lies in the estimate's band; a run that was measured did fit."""
+    if fact.metric in MEMORY:
+        return bool(estimate.fits)
+    step, value = estimate.step_time_s, _value(estimate, fact.metric)
+    seconds = fact.published if fact.metric == "step_time" else step * value / fact.published
+    return bool(estimate.step_time_low_s <= seconds <= estimate.step_time_high_s)
+
+
+def score(name: str, rows: Sequence[Row]) -> Group:
+    """Score one group: errors in step time or bytes, averaged by source first."""
+    ratios = np.array([seconds_ratio(row) - 1.0 for row in rows])
+    origin = np.array([row.fact.source for row in rows])
+    by_source = [ratios[origin == source] for source in sorted(set(origin))]
+    limit = tolerances().get(name)
+    return Group(
+        name=name,
+        rows=len(rows),
+        sources=len(by_source),
+        mean=float(np.mean([np.mean(np.abs(errors)) for errors in by_source])),
+        median=float(np.median(np.abs(ratios))),
+        worst=float(np.abs(ratios).max()),
+        bias=float(np.mean([np.mean(errors) for errors in by_source])),
+        coverage=float(np.mean([row.inside for row in rows])),
+        tolerance=limit.mean if limit else float("inf"),
+        why=limit.why if limit else "",
+    )
+
+
+__all__ = ["Group", "Row", "Scoreboard", "predict", "score", "scoreboard", "seconds_ratio", "sources"]

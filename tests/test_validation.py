@@ -1,0 +1,164 @@
+"""The scoreboard: facts, errors by hand, groups within their tolerance, bands that hold what they say."""
+
+import json
+
+import numpy as np
+import pytest
+
+import hwsim
+from hwsim.cli.app import run
+from hwsim.errors import InputFileError, UsageError
+from hwsim.specs import bands as stored
+from hwsim.specs.library import names
+from hwsim.validation import published
+from hwsim.validation.bands import derive_bands, interval, left_out_coverage
+from hwsim.validation.facts import FOLDER, MEMORY, Fact, Source, facts, read_facts, sources, tolerances
+from hwsim.validation.published import Row, score, seconds_ratio
+
+
+@pytest.fixture(scope="module")
+def board():
+    return hwsim.validate_published()
+
+
+def test_at_least_200_configurations_of_15_sources():
+    configurations = {(fact.source, str(fact.model), fact.hardware, fact.devices, str(fact.given)) for fact in facts()}
+    assert len(configurations) >= 200
+    assert len({fact.source for fact in facts()}) >= 15
+    assert len({fact.id for fact in facts()}) == len({(fact.id, fact.metric) for fact in facts()}) == len(facts())
+
+
+def test_every_source_says_where_and_under_which_licence():
+    files = {path.stem for path in FOLDER.glob("*.csv")} - {"fits"}
+    assert files == set(sources())
+    for source in sources().values():
+        assert source.url.startswith("https://")
+        assert source.licence
+        assert source.group in tolerances()
+
+
+def test_every_group_is_within_its_tolerance(board):
+    off = {group.name: (round(group.mean, 3), group.tolerance) for group in board.groups if not group.holds}
+    assert not off
+
+
+def fact(metric, value, name="f", source="s"):
+    return Fact(name, source, "g", metric, value, "gpt2", "a100-sxm-80", 8, {"framework": "megatron"}, (), "")
+
+
+def test_errors_are_counted_in_time_and_averaged_by_source():
+    """One source 10 % slow in time; one predicted twice the rate, which is half the time."""
+    rows = [
+        Row(fact("step_time", 1.0, source="a"), 1.1, True),
+        Row(fact("step_time", 2.0, source="a"), 2.2, True),
+        Row(fact("tokens_per_s_per_device", 100.0, source="b"), 200.0, False),
+    ]
+    assert [seconds_ratio(row) for row in rows] == pytest.approx([1.1, 1.1, 0.5])
+    group = score("g", rows)
+    assert group.mean == pytest.approx((0.1 + 0.5) / 2)
+    assert group.bias == pytest.approx((0.1 - 0.5) / 2)
+    assert group.worst == pytest.approx(0.5)
+    assert group.coverage == pytest.approx(2 / 3)
+    assert rows[2].to_dict()["error"] == pytest.approx(1.0)
+
+
+def test_json_has_the_keys_of_the_contract(capsys):
+    assert run(["validate", "published", "--group", "korthikanti2022", "--json"], debug=True) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {"id", "source", "group", "metric", "published", "predicted", "error"} <= data["rows"][0].keys()
+    assert data["groups"][0]["rows"] > 0
+
+
+def test_a_group_out_of_tolerance_exits_5(capsys, monkeypatch):
+    monkeypatch.setattr(published, "tolerances", lambda: {name: t.model_copy(update={"mean": 0.0001})
+                                                          for name, t in tolerances().items()})  # fmt: skip
+    assert run(["validate", "published", "--group", "korthikanti2022"], debug=False) == 5
+    told = capsys.readouterr()
+    assert "out of tolerance: Megatron on A100" in told.err
+    assert "NO" in told.out
+
+
+def test_unknown_group_is_refused():
+    with pytest.raises(UsageError, match="no group or source holds 'nobody'"):
+        hwsim.validate_published("nobody")
+
+
+def test_picture_is_drawn_and_not_blank(tmp_path, capsys):
+    from matplotlib.image import imread
+
+    path = tmp_path / "board.png"
+    assert run(["validate", "published", "--group", "korthikanti2022", "--plot", str(path)], debug=True) == 0
+    pixels = imread(path)[:, :, :3]
+    assert pixels.shape[1] > 900
+    assert 0.01 < np.mean(pixels.min(axis=2) < 0.9) < 0.5
+    assert not list(tmp_path.glob(".*"))
+    assert run(["validate", "published", "--group", "glm130b", "--plot", str(tmp_path / "no.format")], debug=False) == 2
+    assert "format" in capsys.readouterr().err.lower()
+    assert [item.name for item in tmp_path.iterdir()] == ["board.png"]
+
+
+def test_a_wrong_fact_names_file_and_row(tmp_path):
+    text = (FOLDER / "glm130b.csv").read_text(encoding="utf-8").replace("step_time", "step_tme", 1)
+    path = tmp_path / "glm130b.csv"
+    path.write_text(text, encoding="utf-8")
+    source = Source(title="t", url="https://x", licence="l", group="g", kind="vendor")
+    with pytest.raises(InputFileError, match=r"glm130b\.csv: gpuhours-0075: metric step_tme"):
+        list(read_facts(path, source))
+
+
+# ---- bands -----------------------------------------------------------------------------------------------------------
+
+
+def test_interval_leaves_a_tenth_out_at_either_end_and_counts_groups_alike():
+    rng = np.random.default_rng(1)
+    many, few = 1.0 + 0.1 * rng.standard_normal(20_000), 2.0 + 0.1 * rng.standard_normal(200)
+    low, high = interval([many])
+    assert (low, high) == pytest.approx((1 - 0.128, 1 + 0.128), abs=0.005)
+    low, high = interval([many, few])
+    assert low < 1.0 < 1.9 < high
+
+
+def test_coverage_is_that_of_groups_the_interval_never_saw():
+    alike = [np.linspace(0.9, 1.1, 50) for _ in range(5)]
+    assert left_out_coverage(alike) == pytest.approx(0.8, abs=0.05)
+    apart = [np.full(10, 0.5), np.full(10, 1.0), np.full(10, 2.0)]
+    assert left_out_coverage(apart) < 0.5
+
+
+def test_shipped_bands_are_those_of_the_scoreboard(board):
+    """After a change of predictions: `hwsim validate published --write-bands hwsim/data/bands.yaml`."""
+    now, kept = derive_bands(board.rows), stored.bands().families
+    assert now.keys() == kept.keys()
+    for name, band in now.items():
+        assert (band.low, band.high, band.rows) == pytest.approx(
+            (kept[name].low, kept[name].high, kept[name].rows), abs=0.011
+        ), name
+
+
+def test_published_runs_lie_in_their_printed_bands_as_often_as_said(board):
+    steps = [row for row in board.rows if row.fact.metric not in MEMORY]
+    assert np.mean([row.inside for row in steps]) >= 0.75
+
+
+def test_what_nobody_measured_says_so_and_gets_the_widest_band():
+    known = hwsim.estimate_training("7b", "h100-sxm-80", 8, framework="megatron")
+    assert known.band["family"] == "megatron on hopper"
+    unknown = hwsim.estimate_training("7b", "gaudi3", 64, framework="megatron")
+    assert unknown.band["family"] == "megatron"
+    every = stored.bands().families
+    assert every["any"].rows == max(band.rows for band in every.values())
+    assert stored.family("nothing", "nobody") == ("any", every["any"])
+    assert all(0 < band.low < 1 < band.high for band in every.values())
+
+
+def test_a_run_that_was_measured_fits(board):
+    """Out-of-memory verdicts: nothing that ran is called too large for its device."""
+    wrong = [row.fact.id for row in board.rows if row.fact.metric in MEMORY and not row.inside]
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", names("frameworks"))
+def test_every_framework_estimates(name):
+    found = hwsim.estimate_training("llama-2-7b", "a100-sxm-80", 16, framework=name)
+    assert found.step_time_low_s < found.step_time_s < found.step_time_high_s
+    assert sum(found.time_s.values()) == pytest.approx(found.step_time_s)
