@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,7 +16,7 @@ from hwsim.analytic.estimate import TrainingEstimate, estimates, frame
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import evaluate as evaluate_columns
 from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, make_setting, names_batch
-from hwsim.costs.compute import device
+from hwsim.costs.compute import Device, device
 from hwsim.costs.network import network
 from hwsim.defaults import usual_batch
 from hwsim.errors import InfeasibleError, UsageError, shorten
@@ -24,7 +25,7 @@ from hwsim.ops.count import Parameters, parameters
 from hwsim.ops.work import Attention, Gemm, Stream, Work
 from hwsim.search.plan import OBJECTIVES, Plan, Request, plan_training
 from hwsim.search.space import parse_pins
-from hwsim.specs.hardware import CollectiveName, DtypeName, Hardware, LibraryName
+from hwsim.specs.hardware import Accelerator, CollectiveName, DtypeName, Hardware, LibraryName
 from hwsim.specs.library import load_hardware, load_model
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import COLUMN_NAMES, Strategies, as_written, strategies
@@ -301,7 +302,16 @@ def operator_time(
         work = Stream(sizes["bytes"])
     accelerator = load_hardware(hardware).accelerator
     libraries = () if library is None else arguments.library(library, accelerator)
-    return _plain(device(accelerator, dtype, libraries, cache=kv_dtype).seconds(work))
+    bound = _attention_device if operator == "attention" else device
+    return _plain(bound(accelerator, dtype, libraries, cache=kv_dtype).seconds(work))
+
+
+def _attention_device(accelerator: Accelerator, dtype: str, libraries: tuple[str, ...], cache: str | None) -> Device:
+    """The device at a dtype; one that multiplies in half precision only may still be measured over a narrow cache."""
+    if getattr(accelerator.peak, dtype, None) or dtype not in accelerator.kernels.attention.dtypes:
+        return device(accelerator, dtype, libraries, cache=cache)
+    cast = device(accelerator, "bf16", libraries, cache=dtype)
+    return replace(cast, attention=cast.cached or cast.attention)
 
 
 def _element(dtype: str) -> float:

@@ -108,7 +108,7 @@ class Step:
             weights=[(out, inner), *([(out,)] if bias else [])],
             forward=[(rows, out, inner, Fraction(1))],
             backward=[(rows, inner, out, Fraction(1)), (out, inner, rows, Fraction(1))],
-            saved=[((*saved_rows, inner), self.e["operand"])],
+            saved=[((*saved_rows, inner), self.e["saved"])],
         )
 
     def norm(self) -> Op:
@@ -122,15 +122,15 @@ class Step:
         shape = (*self.residual_rows, self.m["hidden"])
         return Op(saved=[(shape, 1)] if self.m["dropout"] else [])
 
-    def stream(self) -> Fraction:
-        """The residual stream of a micro-batch on all tp members together."""
-        return Fraction(prod((*self.rows, self.m["hidden"])) * self.e["activation"])
+    def stream(self, role: str = "activation") -> Fraction:
+        """The residual stream of a micro-batch on all tp members together, in bytes of a role."""
+        return Fraction(prod((*self.rows, self.m["hidden"])) * Fraction(self.e[role]))
 
     def enters(self, op: Op) -> Op:
         """A column-parallel multiply: its input is gathered (SP) or whole, the input's gradient is a sum over tp."""
         if self.sp:
-            op.forward_messages.append(("all_gather", "tp", self.stream()))
-            op.backward_messages += [("all_gather", "tp", self.stream()), ("reduce_scatter", "tp", self.stream())]
+            op.forward_messages.append(("all_gather", "tp", self.stream("gathered")))
+            op.backward_messages += [("all_gather", "tp", self.stream("gathered")), ("reduce_scatter", "tp", self.stream())]
         else:
             op.backward_messages.append(("all_reduce", "tp", self.stream()))
         return op
@@ -139,7 +139,7 @@ class Step:
         """A row-parallel multiply: its output is a sum over tp; with SP each member needs only its rows of it."""
         if self.sp:
             op.forward_messages.append(("reduce_scatter", "tp", self.stream()))
-            op.backward_messages.append(("all_gather", "tp", self.stream()))
+            op.backward_messages.append(("all_gather", "tp", self.stream("gathered")))
         else:
             op.forward_messages.append(("all_reduce", "tp", self.stream()))
         return op
@@ -534,5 +534,5 @@ def whole_parameters(model: dict) -> int:
     """Weights of the model on one device, tied ones once."""
     alone = dict.fromkeys(("tp", "pp", "vpp", "dp", "cp", "shard", "micro_batch", "global_batch", "seq_len"), 1)
     alone |= {"zero": 0, "recompute": "none", "sequence_parallel": False, "schedule": "1f1b", "order": "tp-cp-dp-pp"}
-    each = dict.fromkeys(("activation", "operand"), 2)
+    each = dict.fromkeys(("activation", "saved", "gathered"), 2)
     return Step(model, alone, each, (1,), flash=True).parameters(0)

@@ -114,7 +114,8 @@ def plain_bytes(precision: str) -> dict[str, int]:
     formats, framework = PRECISIONS[precision], load_framework("megatron")
     sizes = {
         "activation": formats.activation,
-        "operand": formats.gemm_input,
+        "saved": formats.gemm_input,
+        "gathered": formats.gemm_input,
         "weight": formats.weight,
         "master": formats.master,
         "moments": OPTIMIZER_STATE_BYTES["adam"],

@@ -60,7 +60,8 @@ def _folder(place: Path, table: pd.DataFrame) -> Path:
 
 def test_the_fit_finds_the_coefficients_that_made_the_rows(tmp_path):
     folder = _folder(tmp_path, _table("b200-sxm", "b200", TRUE, 0.04))
-    (fit,) = gemm.fit_gemms(folder)
+    fit, library = gemm.fit_gemms(folder)
+    assert library.path == ("kernels", "libraries", "torch", "gemm")
     assert (fit.profile, fit.path, fit.relative) == ("b200-sxm", ("kernels", "gemm"), "h100-sxm-80")
     assert fit.unseen is None  # no rows of the relative in this table
     for name, tolerance in RATE.items():
@@ -88,13 +89,16 @@ def test_libraries_and_dtypes_get_their_own_curves_and_relatives_are_tried(tmp_p
         ("b200-sxm", "kernels.libraries.vllm.gemm"),
         ("b200-sxm", "kernels.libraries.vllm.gemm.dtypes.fp8"),
         ("gb200", "kernels.gemm"),
+        ("gb200", "kernels.libraries.torch.gemm"),
     ]
     latency = {fit.path: float(fit.values["latency"].split()[0]) for fit in fits}
-    assert latency["kernels", "libraries", "vllm", "gemm"] > 8 > 3 > latency["kernels", "libraries", "torch", "gemm"]
-    assert fits[-1].relative == "b200-sxm"
-    assert fits[-1].unseen is not None
-    assert fits[-1].unseen.rows == 100
-    assert fits[0].data == "300 rows (made: torch, vllm)"
+    assert latency["kernels", "libraries", "vllm", "gemm"] > 8.0
+    assert latency["kernels", "libraries", "torch", "gemm"] < 3.0
+    assert fits[-2].relative == "b200-sxm"
+    assert fits[-2].unseen is not None
+    assert fits[-2].unseen.rows == 100
+    assert fits[0].data.startswith("300 rows (made: torch, vllm; 248 training multiplies of SimuMax")
+    assert fits[2].data == "150 rows (made: torch)"
 
 
 def test_sources_and_libraries_count_equally_among_large_shapes_and_among_others():
@@ -198,8 +202,8 @@ name: toy   # its id
 price: {rent: null, note: "a, b"}
 kernels:
   status: datasheet
-  gemm: {efficiency: 0.5, latency: 2 us}   # assumed
-  stream: {efficiency: 0.9}
+  gemm: {efficiency: 0.5, latency: 2 us}
+  stream: {efficiency: 0.9}   # assumed
 tiers:
   - name: nvlink
     status: datasheet
@@ -217,13 +221,13 @@ sources:
 """
 
 
-def _fit(*path: str, **values: Any) -> Fit:
-    return Fit("toy", path, values, "10 rows", FOUND, FOUND)
+def _fit(*path: str, data: str = "10 rows", **values: Any) -> Fit:
+    return Fit("toy", path, values, data, FOUND, FOUND)
 
 
 def test_writing_changes_only_the_fields_of_the_fit_and_their_sources():
     fits = [
-        _fit("kernels", "gemm", "dtypes", "fp8", efficiency=0.4),
+        _fit("kernels", "gemm", "dtypes", "fp8", efficiency=0.4, data="3 rows"),
         _fit("kernels", "gemm", efficiency=0.75, floor="3 us"),
         _fit("tiers", "nvlink", "collectives", all_reduce=[{"latency": "2 us", "efficiency": 0.5}]),
     ]
@@ -243,7 +247,7 @@ kernels:
     dtypes:
       fp8:
         efficiency: 0.4
-  stream: {efficiency: 0.9}
+  stream: {efficiency: 0.9}   # assumed
 tiers:
   - name: nvlink
     status: measured
@@ -267,8 +271,9 @@ sources:
   kernels.gemm:
     kind: measured
     text: >-
-      fitted by hwsim fit: 10 rows, median error 5.0 %, p90 15 % (left out of the fit: 5.0 %, 15 %); fp8: 10 rows,
-      median error 5.0 %, p90 15 % (left out of the fit: 5.0 %, 15 %)
+      fitted by hwsim fit: 10 rows, median error 5.0 %, p90 15 % (left out of the fit: 5.0 %, 15 %); \
+fp8: 3 rows, median error
+      5.0 %, p90 15 % (left out of the fit: 5.0 %, 15 %)
     date: "2026-11-25"
 """
     )

@@ -113,8 +113,10 @@ def _gemm_machine(d: Draw) -> GemmMachine:
 
 def _attention_machine(d: Draw) -> AttentionMachine:
     return AttentionMachine(
-        d.real(1e6, 1e21), d.real(1e6, 1e18), d.whole(1, 10**5), d.real(1e-4, 1), d.real(1e-4, 1), d.whole(0, 10**5),
-        d.whole(0, 10**5), d.real(1e-4, 1), d.real(0, 1e4),
+        d.real(1e6, 1e21), d.real(1e6, 1e18), d.whole(1, 10**5), d.real(0, 1e12), d.real(1e-4, 1), d.real(1e-4, 1),
+        d.whole(0, 10**5), d.whole(1, 4096), d.whole(0, 10**5), d.real(0, 10), d.real(1e-4, 1), d.real(0, 1e4),
+        d.real(0, 1e4), d.real(0, 1e4), d.real(1, 100), d.whole(1, 4096), d.whole(1, 4096), d.whole(1, 10**5),
+        d.whole(0, 10**5),
     )  # fmt: skip
 
 
@@ -148,6 +150,11 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
         _grouped(d) | {"machine": _attention_machine(d), "kv_bytes": d.pick(0.5, 1, 2, 4)}
     ),
     "attention.attention_backward_s": lambda d: _grouped(d) | {"machine": _attention_machine(d)},
+    "attention.windowed_keys": lambda d: {
+        "q_len": (keys := _attend(d))["q_len"],
+        "kv_len": keys["kv_len"],
+        "window": d.whole(1, 10**7),
+    },
     "collectives.ceil_log2": lambda d: {"count": d.whole(0, 2**52)},
     "collectives.wire_bytes": lambda d: {"op": OPS, "total_bytes": d.real(0, 1e18), "devices": d.whole(1, 10**7)},
     "collectives.steps": lambda d: {"op": OPS, "algorithm": ("ring", "tree", "switch"), "devices": d.whole(1, 10**7)},
@@ -158,13 +165,13 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
         "hop_s": d.real(0, 1e4),
         "bandwidth_bytes_per_s": d.real(1, 1e18),
     },
+    "collectives.sent_share": lambda d: {"devices": d.whole(1, 10**7), "own_share": d.pick(-0.9, 0, 0.15, 1, 10)},
+    "collectives.crowding": lambda d: {"devices": d.whole(1, 10**7), "sharing": d.real(0, 10)},
     "gemm.gemm_flops": _multiply,
     "gemm.gemm_bytes": lambda d: _multiply(d) | _elements(d),
     "gemm.gemm_compute_s": lambda d: _multiply(d) | {"machine": _gemm_machine(d)},
     "gemm.gemm_memory_s": lambda d: _multiply(d) | _elements(d) | {"machine": _gemm_machine(d)},
-    "gemm.joined_s": lambda d: {
-        name: d.real(0, 1e4) for name in ("compute_s", "memory_s", "serial_s", "floor_s")
-    },
+    "gemm.joined_s": lambda d: {name: d.real(0, 1e4) for name in ("compute_s", "memory_s", "serial_s", "floor_s")},
     "gemm.gemm_serial_s": lambda d: (
         {name: value for name, value in _multiply(d).items() if name != "n"} | {"machine": _gemm_machine(d)}
     ),
@@ -195,7 +202,13 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
         "dimensions": d.pick(1, 2, 3),
         "wraps": d.pick(0, 1),
     },
-    "topology.torus_walk": lambda d: {"size": d.whole(1, 10**7), "edge": d.whole(1, 1000)},
+    "topology.torus_exchange_share": lambda d: {
+        "size": d.whole(1, 10**7),
+        "edge": d.whole(1, 1000),
+        "dimensions": d.pick(1, 2, 3),
+        "wraps": d.pick(0, 1),
+    },
+    "topology.torus_walk": lambda d: {"size": d.whole(1, 10**7), "edge": d.whole(1, 1000), "wraps": d.pick(0, 1)},
     "topology.mesh_share": lambda d: {"size": d.whole(1, 10**5), "devices": d.whole(1, 10**5)},
     "training.model_flops": lambda d: {
         "matmul_parameters": d.whole(0, 10**14),

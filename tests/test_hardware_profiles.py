@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
 
 import hwsim
 from hwsim.errors import InputFileError, UsageError
+from hwsim.report.catalog import spec_rows
 from hwsim.specs.files import resolve_extends, validate
 from hwsim.specs.hardware import Accelerator, Cluster, Hardware
 from hwsim.specs.library import load_hardware, split_settings
@@ -101,7 +102,25 @@ def is_field(spec: type[BaseModel], path: str) -> bool:
     head, _, rest = path.partition(".")
     if head not in spec.model_fields:
         return False
-    return not rest or any(is_field(inner, rest) for inner in models_in(spec.model_fields[head].annotation))
+    annotation = spec.model_fields[head].annotation
+    if get_origin(annotation) in (dict, tuple):
+        rest = rest.partition(".")[2]
+    return not rest or any(is_field(inner, rest) for inner in models_in(annotation))
+
+
+def test_a_source_may_name_an_entry() -> None:
+    assert is_field(Accelerator, "kernels.libraries.vllm.gemm")
+    assert is_field(Accelerator, "kernels.gemm.dtypes.fp8")
+    assert not is_field(Accelerator, "kernels.libraries.vllm.gem")
+    assert is_field(Cluster, "tiers.nvlink.libraries")
+    assert not is_field(Cluster, "tiers.nvlink.library")
+
+
+def test_an_inherited_curve_is_not_called_measured() -> None:
+    rows = spec_rows("accelerator", load_hardware("rtx4090").accelerator)
+    assert {row["kind"] for row in rows if row["field"].startswith("accelerator.kernels.")} == {"assumed"}
+    rows = spec_rows("accelerator", load_hardware("l40s").accelerator)
+    assert "measured" in {row["kind"] for row in rows if row["field"].startswith("accelerator.kernels.gemm.")}
 
 
 def test_the_whole_catalogue_is_there() -> None:
@@ -170,7 +189,7 @@ def test_no_multiply_beats_the_peak(name: str) -> None:
 @pytest.mark.parametrize("name", ACCELERATORS)
 def test_every_accelerator_runs_attention_and_streams(name: str) -> None:
     dtype = next(dtype for dtype in ("bf16", "fp16", "fp32") if getattr(accelerator(name).peak, dtype))
-    shape = {"batch": 1, "q_len": 2048, "kv_len": 2048, "heads": 16, "kv_heads": 16, "head_dim": 128}
+    shape: dict[str, Any] = {"batch": 1, "q_len": 2048, "kv_len": 2048, "heads": 16, "kv_heads": 16, "head_dim": 128}
     assert 0 < hwsim.operator_time(name, "attention", dtype=dtype, **shape) < 1
     moved = 2**26
     assert hwsim.operator_time(name, "stream", dtype=dtype, bytes=moved) > moved / accelerator(name).memory.bandwidth

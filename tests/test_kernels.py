@@ -51,15 +51,11 @@ def _attention(name: str) -> AttentionMachine:
     device = _accelerator(name)
     curve = device.kernels.attention
     return AttentionMachine(
-        peak_flops_per_s=device.peak.bf16 or device.peak.fp16,
+        peak_flops_per_s=device.peak.bf16 or device.peak.fp16 or device.peak.fp32,
         bandwidth_bytes_per_s=device.memory.bandwidth,
         units=float(device.compute_units),
-        forward_efficiency=curve.forward_efficiency,
-        backward_efficiency=curve.backward_efficiency,
-        softmax_width=float(curve.softmax_width),
-        overhead_keys=float(curve.overhead_keys),
-        memory_efficiency=curve.memory_efficiency,
-        latency_s=curve.latency,
+        cache_bytes=device.cache or 0.0,
+        **{field: float(getattr(curve, field.removesuffix("_s"))) for field in AttentionMachine._fields[4:]},
     )
 
 
@@ -137,7 +133,8 @@ def test_gemm_is_never_faster_than_the_roofline(device, m, n, k, batch, size):
     cold = weights * (weights > machine.cache_bytes) + activations * (activations > machine.cache_bytes * 2)
     assert compute >= gemm.gemm_flops(m, n, k, batch) / machine.peak_flops_per_s
     assert memory >= cold / machine.bandwidth_bytes_per_s
-    assert memory >= (weights / machine.weight_cache_gain + activations / machine.cache_gain) / machine.bandwidth_bytes_per_s
+    cached = weights / machine.weight_cache_gain + activations / machine.cache_gain
+    assert memory >= cached / machine.bandwidth_bytes_per_s
     serial = gemm.gemm_serial_s(m, k, machine, batch)
     assert max(compute, memory) <= time <= max(machine.floor_s, serial + 1.4143 * max(compute, memory))
 
@@ -420,7 +417,7 @@ def test_libraries_of_an_h100_are_told_apart(library, dtype, shape, measured):
     assert 1e6 * time == pytest.approx(measured, rel=0.2)
 
 
-def test_measured_prefill_attention_and_decode_are_of_the_right_size():
+def test_measured_training_attention_and_decode_are_of_the_right_size():
     """FlashAttention on B200 at 4096 tokens, 128 query and 16 key heads: 490 us forward, 1469 us backward (SimuMax)."""
     machine = _attention("b200-sxm")
     shape = (1, 4096, 4096, 128, 16, 128, 1)
@@ -428,3 +425,31 @@ def test_measured_prefill_attention_and_decode_are_of_the_right_size():
     assert 1e6 * attention.attention_backward_s(*shape, machine) == pytest.approx(1469, rel=0.2)
     decode = attention.attention_forward_s(64, 1, 32768, 32, 8, 128, 0, machine)
     assert 0.8 < 64 * 32768 * 8 * 128 * 4 / 7.7e12 / decode < 0.95  # share of the bandwidth, measured .81 to .95
+
+
+def test_windowed_keys_are_those_of_the_loop():
+    for q_len, kv_len, window in ((1, 1, 1), (5, 5, 2), (5, 5, 9), (3, 8, 2), (3, 8, 6), (1, 8, 4)):
+        seen = [min(kv_len - q_len + i, window) for i in range(1, q_len + 1)]
+        assert attention.windowed_keys(q_len, kv_len, window) == pytest.approx(np.mean(seen))
+
+
+def test_a_decode_packs_the_heads_that_share_keys():
+    machine = _attention("h100-sxm-80")._replace(decode_rows=16.0, lone_rows=16.0, packed_heads=32.0)
+    shared, own = (attention.attention_forward_s(64, 1, 8192, 32, heads, 128, 0, machine) for heads in (4, 32))
+    assert own > 5 * shared  # eight times the keys and values
+    limited = machine._replace(packed_heads=4.0)
+    assert attention.attention_forward_s(64, 1, 8192, 32, 4, 128, 0, limited) > shared
+    padded = machine._replace(decode_rows=128.0)
+    assert attention.attention_forward_s(512, 1, 16, 32, 4, 128, 0, padded) > attention.attention_forward_s(
+        512, 1, 16, 32, 4, 128, 0, machine
+    )
+
+
+def test_a_small_cache_is_read_faster_than_memory_but_no_faster_than_the_data_sheet():
+    machine = _attention("b200-sxm")._replace(latency_s=0.0, split_latency_s=0.0, decode_overhead_keys=0.0, tail=0.0)
+    small, large = (batch * 2048 * 8 * 128 * 4 for batch in (4, 512))
+    times = [attention.attention_forward_s(batch, 1, 2048, 32, 8, 128, 0, machine) for batch in (4, 512)]
+    assert small / 7.7e12 <= times[0]
+    assert times[0] / small < times[1] / large
+    uncached = machine._replace(cache_bytes=0.0)
+    assert attention.attention_forward_s(4, 1, 2048, 32, 8, 128, 0, uncached) >= times[0]

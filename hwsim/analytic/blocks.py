@@ -104,6 +104,8 @@ class Machine:
     network: Network
     groups: dict[str, Group]
     interference: float
+    overlap_tensor: float = 0.0
+    """Share of tensor-parallel communication that runs beside its multiply."""
     _known: dict[tuple[str, str, int], tuple[Numeric, Numeric]] = field(default_factory=dict, repr=False)
     """Durations by kind, axis and payload object: a layer repeats few different collectives."""
 
@@ -217,9 +219,13 @@ def _phase(works: Sequence[Work], machine: Machine) -> _Phase:
     sent: dict[str, Numeric] = {"tp": 0.0, "cp": 0.0}
     for work in works:
         if isinstance(work, Collective):
-            lane = hidden if work.hidden else exposed
-            lane[work.axis] = lane.get(work.axis, 0.0) + machine.collective_s(work)
-            busy[work.axis] = busy[work.axis] + machine.collective_s(work)
+            seconds = machine.collective_s(work)
+            beside = 1.0 if work.hidden else machine.overlap_tensor if work.axis == "tp" else 0.0
+            if beside:
+                hidden[work.axis] = hidden.get(work.axis, 0.0) + beside * seconds
+            if beside < 1.0:
+                exposed[work.axis] = exposed[work.axis] + (1.0 - beside) * seconds
+            busy[work.axis] = busy[work.axis] + seconds
             sent[work.axis] = sent[work.axis] + machine.sent_bytes(work)
             continue
         seconds, bound_s = machine.device.cost(work)

@@ -189,6 +189,8 @@ def number_bytes(job: TrainingJob) -> dict[str, float]:
         "gathered_weight": numbers.wire,
         "activation": numbers.activation,
         "gemm_operand": numbers.gemm_input,
+        "saved_operand": numbers.gemm_input if framework.saves_quantised else numbers.activation,
+        "gathered_activation": numbers.gemm_input if framework.gathers_quantised else numbers.activation,
         "gradient": framework.gradient_bytes,
         "reduced_gradient": framework.reduce_bytes,
         "master_weight": numbers.master,

@@ -23,7 +23,8 @@ def operator_rows(setting: Setting, s: Strategies) -> list[dict[str, Any]]:
         `wire_bytes`, `time_s`, `bound`, `limit_fraction` (data-sheet roofline over the time), `source`.
     """
     groups = setting.network.axis_groups(s, ("tp", "cp"))
-    machine = Machine(setting.device, setting.network, groups, setting.job.framework.interference)
+    habits = setting.job.framework
+    machine = Machine(setting.device, setting.network, groups, habits.interference, habits.overlap_tensor)
     plan = block_plan(setting, s)
     blocks = {
         "embedding": (1, block_ops.embedding(plan)),

@@ -59,7 +59,8 @@ class Setting:
             "none": (numbers.gradient, 0.0),
         }[framework.accumulation]
         saved = numbers.gemm_input if framework.saves_quantised else numbers.activation
-        return Formats(numbers.activation, numbers.gemm_input, saved, *moved, *passes)
+        gathered = numbers.gemm_input if framework.gathers_quantised else numbers.activation
+        return Formats(numbers.activation, numbers.gemm_input, saved, gathered, *moved, *passes)
 
 
 def block_plan(setting: Setting, s: Strategies) -> block_ops.Plan:

@@ -213,8 +213,8 @@ def launch_time(setting: Setting) -> float:
 def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
     """Cost the three kinds of block once; every stage is a sum of them."""
     groups = setting.network.axis_groups(s, ("tp", "cp"))
-    machine = Machine(setting.device, setting.network, groups, setting.job.framework.interference)
     plan, habits = block_plan(setting, s), setting.job.framework
+    machine = Machine(setting.device, setting.network, groups, habits.interference, habits.overlap_tensor)
     kept = plan.sizes.residual_tokens * setting.model.hidden * setting.precision.activation
     columns = plan.sizes.ffn * (2.0 if setting.model.gated else 1.0)
     return StageBlocks(

@@ -173,15 +173,17 @@ def _on_tier(call: _Call, wire: Numeric, size: Numeric, link: Link, members: Num
 
 
 def _inside(call: _Call, size: Numeric, link: Link, members: Numeric, inner: _Inner) -> _Inner:
-    """Fold a tier into what the next one out finds below it."""
+    """Fold a tier into what the next one out finds below it: its steps, without the fixed time of a call of its own."""
     protocols = call.protocols(link.tier)
     domains = members / inner.members
     length = _ring_length(link, domains)
+    call_s = min((protocol.latency for protocol in protocols), default=0.0)
     quickest: Numeric = np.inf
     reached: Numeric = 0.0
     for protocol in protocols:
         steps = collectives.steps(call.kind, protocol.algorithm, length)
-        quickest = np.minimum(quickest, _from(protocol, domains, steps * protocol.hop_latency))
+        steps_s = protocol.latency - call_s + steps * protocol.hop_latency
+        quickest = np.minimum(quickest, _from(protocol, domains, steps_s))
         reached = np.maximum(reached, _reached(protocol, link.tier, domains))
     width = _driven(call.kind, link, size) * link.bandwidth_bytes_per_s * reached * _ways_out(call.kind, inner.members)
     used = domains > 1
@@ -199,9 +201,10 @@ def _from(protocol: Protocol, domains: Numeric, seconds: Numeric) -> Numeric:
 
 def _reached(protocol: Protocol, tier: Tier, domains: Numeric) -> Numeric:
     """Fraction of the link bandwidth that a protocol reaches in a group of this size. [-]"""
-    if not protocol.own_share and not tier.sharing:
-        return protocol.efficiency
-    return protocol.efficiency * collectives.reach(domains, protocol.own_share, tier.sharing)
+    reached: Numeric = protocol.efficiency
+    if protocol.own_share:
+        reached = reached * collectives.sent_share(domains, protocol.own_share)
+    return reached * collectives.crowding(domains, tier.sharing) if tier.sharing else reached
 
 
 def _driven(kind: CollectiveName, link: Link, size: Numeric) -> Numeric:

@@ -32,7 +32,7 @@ PROFILES = {
 """GPU of the tables to accelerator."""
 PLACE = ("kernels", "attention")
 DTYPES = {"bf16": "bfloat16", "fp8": "fp8"}
-MAIN_SHARE, FEW = 0.2, 20
+MAIN_SHARE, FEW = 0.2, 25
 """Share of a framework's rows from which a kernel is one of its own; rows of a stage below which nothing is fitted."""
 
 COEFFICIENTS = (
@@ -49,6 +49,7 @@ COEFFICIENTS = (
 )
 SCALE = np.array([1e-6 if one.unit else 1.0 for one in COEFFICIENTS])
 TRAITS = {"query_rows": (16.0, 64.0, 128.0), "decode_rows": (16.0, 64.0, 128.0)}
+USUAL_TRAITS = {"query_rows": 64.0, "decode_rows": 64.0, "lone_rows": 64.0, "packed_heads": 4096.0}
 PACKING = ((None, 4096.0), (16.0, 32.0))
 """Rows of a lone head (none: as a packed block has) and most heads packed: all of them, or as XQA does."""
 
@@ -150,8 +151,9 @@ def fit_device(profile: str, table: pd.DataFrame, backward: Rows) -> Iterator[Fi
     for library, part in libraries(table).items():
         place = ("kernels", "libraries", library, "attention") if library else PLACE
         enough = {dtype: rows for dtype in DTYPES if len(rows := of_dtype(part, dtype))}
-        if list(enough) == ["fp8"]:  # no curve without one for half precision
-            enough = {"bf16": enough["fp8"]}
+        if list(enough) == ["fp8"]:  # no curve of fp8 alone: it stands for a library that has no half-precision rows
+            alone = not (part["kv_dtype"] == DTYPES["bf16"]).any()
+            enough = {"bf16": enough["fp8"]} if alone else {}
         for dtype, chosen in enough.items():
             named = f"{' and '.join(sorted(set(chosen['kernel'])))}, {dtype}"
             yield fit_curve(profile, _at(place, dtype), Sample(device, dtype, columns(chosen)), backward, named)
@@ -247,29 +249,22 @@ def fit_published(profile: str, library: str) -> Fit:
     """A curve of a training library from published rates: efficiency and overhead on an otherwise usual kernel."""
     forward, backward = _rates(profile, library)
     sample = Sample(accelerator(profile), "bf16", forward)
-    traits = _traits()[len(PACKING) * 4]
-    usual = np.array([one.start for one in COEFFICIENTS]) * np.where(
-        [one.name == "prefill_passes" for one in COEFFICIENTS], 0.4, 1.0
-    )
+    usual = np.array([1.0 if one.name == "prefill_passes" else one.start for one in COEFFICIENTS])
     free = [index for index, one in enumerate(COEFFICIENTS) if one.name in ("forward_efficiency", "overhead_keys")]
 
-    def whole(values: Column) -> Column:
-        laid = usual.copy()
-        laid[free] = values
-        return laid
+    def laid(values: Column) -> Column:
+        whole = usual.copy()
+        whole[free] = values
+        return whole
 
-    found = whole(
-        solve(
-            lambda values: sample.predict(traits, whole(values)),
-            forward.measured_s,
-            np.ones(len(forward)),
-            [COEFFICIENTS[index] for index in free],
-        )
-    )
-    bound = sample.machine(traits, found)
+    def predict(values: Column) -> Column:
+        return sample.predict(USUAL_TRAITS, laid(values))
+
+    found = laid(solve(predict, forward.measured_s, np.ones(len(forward)), [COEFFICIENTS[index] for index in free]))
+    bound = sample.machine(USUAL_TRAITS, found)
     bound = bound._replace(backward_efficiency=_backward(bound, backward))
     both = np.concatenate([forward.measured_s, backward.measured_s])
     near = errors(np.concatenate([forward.forward_s(bound), backward.backward_s(bound)]), both)
-    values = written(traits, found, float(bound.backward_efficiency))
+    values = written(USUAL_TRAITS, found, float(bound.backward_efficiency))
     text = "rates of the FlashAttention-3 paper, recalled"
     return Fit(profile, ("kernels", "libraries", library, "attention"), values, text, near, near)

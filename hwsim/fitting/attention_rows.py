@@ -105,7 +105,7 @@ def training_rows(folder: Path, gpu: str, op: str) -> Rows:
     width = (value["qk_head_dim"] + value["v_head_dim"]) / 2.0
     return Rows(
         *(one, value["seq_len"], value["seq_len"], value["heads"], value["kv_heads"], width, one),
-        kv_bytes=2.0 * one,
+        kv_bytes=np.full(len(table), 2.0),
         measured_s=1e-6 * value["implied_time_us"],
     )
 

@@ -92,6 +92,7 @@ def read_rows(folder: Path) -> pd.DataFrame:
     main = pd.concat([main, sends.assign(gpu=sends["gpu"].map(SENDS), library="nccl")])
     parts = [table[COLUMNS] for table in (main[main["bytes"] > 0], _vtrain(vtrain), _constants(constants))]
     rows = pd.concat(parts, ignore_index=True)
+    rows["latency_us"] = rows["latency_us"].astype(float)
     rows["gpus_per_node"] = rows["gpus_per_node"].fillna(rows["num_gpus"])
     return rows
 

@@ -20,6 +20,7 @@ from hwsim.costs.network import Group, Network, network
 from hwsim.fitting.collective_rows import Cells, cells, joined, read_rows
 from hwsim.fitting.fitted import Column, Fit, errors, left_out
 from hwsim.fitting.solver import scipy_least_squares
+from hwsim.formulas.collectives import crowding, steps
 from hwsim.specs.hardware import Cluster, CollectiveName, LibraryCollectives, LibraryName, Protocol, Tier
 from hwsim.specs.library import CLUSTERS, find, load_hardware
 
@@ -39,6 +40,9 @@ LENDERS: dict[CollectiveName, CollectiveName] = {
 """Where a collective that was not measured gets its protocols, in this order."""
 ENGINES: tuple[LibraryName, ...] = ("vllm", "sglang", "trtllm")
 EAGER: LibraryName = "torch.distributed"
+IDEAL = Protocol.model_construct(latency=0.0, hop_latency=0.0, efficiency=1.0)
+MEASURED_GROUP = 8
+"""Largest group that was measured."""
 FEW = 5
 """A collective with fewer cells is not fitted."""
 RELATIVE_WEIGHT = 0.3
@@ -133,12 +137,16 @@ def fit_collectives(folder: Path) -> list[Fit]:
 
 def fit_target(target: Target, rows: pd.DataFrame) -> list[Fit]:
     """Fit one tier: how its members crowd each other, NCCL's protocols, those of other libraries, and the way out."""
-    cluster = load_hardware(target.cluster).cluster
-    tier = next(tier for tier in cluster.tiers if tier.name == target.tier)
+    loaded = load_hardware(target.cluster).cluster
+    plain = tuple(tier.model_copy(update={"libraries": {}}) for tier in loaded.tiers)
+    cluster = loaded.model_copy(update={"tiers": plain})
+    tier = next(tier for tier in plain if tier.name == target.tier)
     fits: list[Fit] = []
     tier = tier.model_copy(update={"sharing": _sharing(target, cluster, tier, rows) if target.shared else 0.0})
     for kind in get_args(CollectiveName):
         found = _fitted(Place(cluster, tier, kind), _nccl_cells(target, kind, rows), _lines(target, kind))
+        if found and kind == "all_reduce" and (tier.size or 0) > MEASURED_GROUP:
+            found = replace(found, protocols=(*found.protocols, _tree(found.protocols[0])))
         if found:
             fits.append(_as_fit(target, found, {kind: _written(found.protocols)}, "collectives"))
             tier = tier.model_copy(update={"collectives": {**tier.collectives, kind: found.protocols}})
@@ -150,8 +158,16 @@ def fit_target(target: Target, rows: pd.DataFrame) -> list[Fit]:
     inner = cluster.model_copy(update={"tiers": (tier, *cluster.tiers[1:])})
     fits += [*_engine_fits(target, inner, tier, rows), *_eager_fits(target, inner, tier, rows)]
     out = list(_way_out(target, inner, rows)) if target.way_out else []
-    sharing = [replace(fits[0], path=("tiers", tier.name), values={"sharing": tier.sharing})]
+    slopes = "from large messages over 2, 4 and 8 members" if target.shared else "no sharing seen"
+    sharing = [replace(fits[0], path=("tiers", tier.name), values={"sharing": tier.sharing}, data=slopes)]
     return [*fits, *out, *(sharing if tier.name == PCIE else [])]
+
+
+def _tree(quick: Protocol) -> Protocol:
+    """A tree for groups larger than any measured: its steps cost what makes it as quick as the ring at that size."""
+    rings, trees = (float(steps("all_reduce", name, MEASURED_GROUP)) for name in ("ring", "tree"))
+    change = {"algorithm": "tree", "min_devices": MEASURED_GROUP + 1, "hop_latency": quick.hop_latency * rings / trees}
+    return quick.model_copy(update=change)
 
 
 def _borrowed(kind: CollectiveName, lender: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
@@ -215,8 +231,8 @@ def _fields(protocol: Protocol) -> dict[str, Any]:
     fields: dict[str, Any] = {} if protocol.algorithm == "ring" else {"algorithm": protocol.algorithm}
     if protocol.min_devices > 2:
         fields["min_devices"] = protocol.min_devices
-    fields["latency"] = f"{protocol.latency * 1e6:.4g} us"
-    fields["hop_latency"] = f"{protocol.hop_latency * 1e6:.3g} us"
+    fields["latency"] = f"{protocol.latency * 1e6:.3g} us"
+    fields["hop_latency"] = f"{protocol.hop_latency * 1e6:.2g} us"
     fields["efficiency"] = protocol.efficiency
     return fields | ({"own_share": protocol.own_share} if protocol.own_share else {})
 
@@ -254,8 +270,7 @@ def _protocols(place: Place, at: Cells, lines: Lines) -> tuple[Protocol, ...]:
 
 def _best_efficiency(place: Place, at: Cells) -> float:
     """The best efficiency that any cell shows."""
-    ideal = Protocol.model_construct(latency=0.0, hop_latency=0.0, efficiency=1.0)
-    seconds = replace(place, library=None).predict((ideal,), at) - place.tier.latency
+    seconds = replace(place, library=None).predict((IDEAL,), at) - place.tier.latency
     return float(np.quantile(seconds / at.seconds, 0.98))
 
 
@@ -294,7 +309,7 @@ def _useful(place: Place, protocols: tuple[Protocol, ...], at: Cells) -> tuple[P
     """The protocols without which some cell would be slower, to the digits that a profile writes."""
     kept = tuple(
         protocol.model_copy(
-            update={"efficiency": float(f"{protocol.efficiency:.3g}"), "own_share": float(f"{protocol.own_share:.2g}")}
+            update={"efficiency": float(f"{protocol.efficiency:.3g}"), "own_share": round(protocol.own_share, 2)}
         )
         for protocol in protocols
     )
@@ -307,17 +322,17 @@ def _useful(place: Place, protocols: tuple[Protocol, ...], at: Cells) -> tuple[P
 
 
 def _sharing(target: Target, cluster: Cluster, tier: Tier, rows: pd.DataFrame) -> float:
-    """Exponent with which the rate of large messages falls with the group, over all collectives."""
-    parts = [(kind, _nccl_cells(target, kind, rows)) for kind in get_args(CollectiveName)]
-    slopes: list[float] = []
-    for kind, at in parts:
+    """The crowding under which large messages of all group sizes reach the same share of it, over all collectives."""
+    flat = tier.model_copy(update={"sharing": 0.0})
+    tried = np.arange(0.0, 2.001, 0.05)
+    wrong = np.zeros(len(tried))
+    for kind in get_args(CollectiveName):
+        at = _nccl_cells(target, kind, rows)
         large = at.take(at.size >= LARGE)
-        if len(np.unique(large.devices)) < 3:
-            continue
-        ideal = Protocol.model_construct(latency=0.0, hop_latency=0.0, efficiency=1.0)
-        flat = Place(cluster, tier.model_copy(update={"sharing": 0.0}), kind).predict((ideal,), large)
-        slopes.append(float(np.polyfit(np.log(large.devices / 2.0), np.log(large.seconds / flat), 1)[0]))
-    return round(float(np.median(slopes)), 2)
+        if len(large):
+            slower = np.log(large.seconds / Place(cluster, flat, kind).predict((IDEAL,), large))
+            wrong += [float(np.std(slower + np.log(crowding(large.devices, sharing)))) for sharing in tried]
+    return round(float(tried[int(np.argmin(wrong))]), 2)
 
 
 def _engine_fits(target: Target, cluster: Cluster, tier: Tier, rows: pd.DataFrame) -> Iterator[Fit]:

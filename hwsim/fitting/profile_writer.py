@@ -160,7 +160,8 @@ def _by_source(fits: Sequence[Fit]) -> Iterator[tuple[tuple[str, ...], list[Fit]
         end = fit.path.index(LAST) if LAST in fit.path else len(fit.path)
         return ("sources", ".".join(fit.path[:end]))
 
-    for place, own in groupby(sorted(fits, key=owner), key=owner):
+    ordered = sorted(fits, key=lambda fit: (owner(fit), len(fit.path)))
+    for place, own in groupby(ordered, key=owner):
         yield place, list(own)
 
 

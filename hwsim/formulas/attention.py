@@ -223,7 +223,7 @@ def attention_forward_s(
     1.3
     """
     pairs = _pairs(batch, q_len, kv_len, heads, kv_heads, causal, machine)
-    width = np.sqrt(1.0 * head_dim * head_dim + machine.softmax_width * machine.softmax_width)
+    width = np.sqrt(1.0 * head_dim * head_dim + 1.0 * machine.softmax_width * machine.softmax_width)
     compute = 4.0 * width * pairs / (machine.peak_flops_per_s * machine.forward_efficiency)
     moved = attention_bytes(batch, q_len, kv_len, heads, kv_heads, head_dim, kv_bytes)
     floor = moved / machine.bandwidth_bytes_per_s
@@ -260,7 +260,7 @@ def attention_backward_s(
     """
     pairs = _pairs(batch, q_len, kv_len, heads, kv_heads, causal, machine)
     matmul = BACKWARD_FLOPS * head_dim
-    width = np.sqrt(matmul * matmul + machine.softmax_width * machine.softmax_width)
+    width = np.sqrt(matmul * matmul + 1.0 * machine.softmax_width * machine.softmax_width)
     compute = 4.0 * width * pairs / (machine.peak_flops_per_s * machine.backward_efficiency)
     moved = 2.0 * attention_bytes(batch, q_len, kv_len, heads, kv_heads, head_dim)
     memory = moved / (machine.bandwidth_bytes_per_s * machine.memory_efficiency)

@@ -131,11 +131,11 @@ def protocol_s(
     return np.where(1.0 * steps > 0.0, latency_s, 0.0) + steps * hop_s + wire_bytes / bandwidth_bytes_per_s
 
 
-def reach(devices: Numeric, own_share: float, sharing: float) -> Numeric:
-    """Fraction of a protocol's bandwidth at large groups that `devices` members reach. [-]
+def sent_share(devices: Numeric, own_share: Numeric) -> Numeric:
+    """Fraction of a protocol's bandwidth at large groups that `devices` members reach: (n-1) / (n-1 + own share). [-]
 
-    Copying or reducing the own share takes time although it is not sent, so ``n - 1`` shares take the time of
-    ``n - 1 + own_share``. Members that share a bridge slow each other down by ``(2 / n) ** sharing``.
+    Copying or reducing the own share takes time although it is not sent: the n-1 shares that are sent take the time of
+    ``n - 1 + own_share``.
 
     Parameters
     ----------
@@ -143,14 +143,34 @@ def reach(devices: Numeric, own_share: float, sharing: float) -> Numeric:
         Members of the group, n.
     own_share
         Cost of the own share in shares sent; 1 where a switch reduces, as every member sends its whole buffer.
-    sharing
-        0 on a switch, 1 where all members share what one pair has.
 
     Examples
     --------
-    >>> [float(reach(n, 1.0, 0.0)) for n in (2, 4, 8)], [float(reach(n, 0.0, 1.0)) for n in (2, 4, 8)]
-    ([0.5, 0.75, 0.875], [1.0, 0.5, 0.25])
+    >>> [float(sent_share(n, 1.0)) for n in (2, 4, 8)]
+    [0.5, 0.75, 0.875]
     """
     others = np.maximum(1.0 * devices, 2.0) - 1.0
-    alone = others / (others + own_share)
-    return alone * (2.0 / (others + 1.0)) ** sharing if sharing else alone
+    return others / (others + own_share)
+
+
+def crowding(devices: Numeric, sharing: Numeric) -> Numeric:
+    """Fraction of a pair's rate left to each of `devices` members that crowd a host bridge. [-]
+
+    With ``y = n / 2`` it is ``1 / y`` where all share what one pair has, and ``1 / y**2`` where the bridge also slows
+    down by as much; in between, the time is interpolated.
+
+    Parameters
+    ----------
+    devices
+        Members of the group, n.
+    sharing
+        0 on a switch, 1 where all members share what one pair has, 2 where that slows down as well.
+
+    Examples
+    --------
+    >>> [[float(crowding(n, sharing)) for n in (1, 2, 4, 8)] for sharing in (0.0, 1.0, 2.0)]
+    [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.5, 0.25], [1.0, 1.0, 0.25, 0.0625]]
+    """
+    pairs = np.maximum(1.0 * devices, 2.0) / 2.0
+    once, again = np.minimum(sharing, 1.0), np.maximum(1.0 * sharing - 1.0, 0.0)
+    return 1.0 / ((1.0 - once + once * pairs) * (1.0 - again + again * pairs))

@@ -228,7 +228,12 @@ def gemm_s(
 
     Examples
     --------
-    @EXAMPLE@
+    An A100 with its fitted curve; 3456 x 5120 over k = 6912 was measured at 986 us:
+
+    >>> curve = {"wave_quantisation": 0.67, "throttle": 0.08}
+    >>> a100 = GemmMachine(312e12, 2039e9, 108, 0.861, 155, 128, 0.185, 0.907, 2.29e-6, **curve)
+    >>> round(1e6 * float(gemm_s(3456, 5120, 6912, a100)))
+    973
     """
     compute = gemm_compute_s(m, n, k, machine, batch)
     memory = gemm_memory_s(m, n, k, machine, batch, input_bytes, output_bytes)

@@ -42,7 +42,7 @@ class Plan:
 
     def boundary_of(self, width: int) -> tensor.Boundary:
         """The same for a stream of another width."""
-        return tensor.boundary(self.sizes.tokens * width * self.formats.activation, self.s)
+        return tensor.boundary(self.sizes.tokens * width, self.formats.gathered, self.formats.activation, self.s)
 
 
 def block_plan(

@@ -9,7 +9,7 @@ from hwsim.ops.operator import Formats, total
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import strategies
 
-_BYTES = Formats(2.0, 2.0, 2.0, 8.0)
+_BYTES = Formats(2.0, 2.0, 2.0, 2.0, 8.0)
 
 
 class Parameters(NamedTuple):

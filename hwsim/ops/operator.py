@@ -36,6 +36,8 @@ class Formats:
     gemm_input: float
     saved: float
     """Of what a multiply saves for its backward pass."""
+    gathered: float
+    """Of the residual stream when tensor-parallel peers gather it."""
     gradient: float
     """Moved by a multiply per weight gradient: written, and read where it is added to a buffer."""
     added: float = 0.0

@@ -108,11 +108,18 @@ def hardware_values(reference: str, profiles: str | None) -> tuple[list[str], li
 
 
 def spec_rows(root: str, spec: Accelerator | Cluster) -> list[dict[str, Any]]:
-    """One row per value of a spec: path, value in SI, unit, text for a person, and where it was read."""
+    """One row per value of a spec: path, value in SI, unit, text for a person, and where it was read.
+
+    What a relative's curves were fitted to is no source of a device that inherits them: its word on `kernels` is.
+    """
     rows = []
     sources = dict(spec.sources)
+    if isinstance(spec, Accelerator) and spec.kernels.status != "measured":
+        sources = {path: source for path, source in sources.items() if not path.startswith("kernels.")}
     if isinstance(spec, Cluster):
         sources |= {f"tiers.{tier.name}.collectives": tier.source for tier in spec.tiers}
+        inherited = [tier for tier in spec.tiers if tier.status != "measured"]
+        sources |= {f"tiers.{tier.name}.libraries": tier.source for tier in inherited}
     for path, value, dimension in _leaves(spec, ()):
         if path[0] == "sources" or value in (None, "", ()) or path[-2:-1] == ("source",):
             continue

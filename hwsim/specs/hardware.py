@@ -300,7 +300,7 @@ class Protocol(Spec):
     """Bus bandwidth over link bandwidth at large messages and groups (over 1 where the switch reduces)."""
     own_share: Annotated[float, Field(gt=-1.0, le=10.0)] = 0.0
     """Time that a member's own share of the data costs, in shares sent: n-1 of them take the time of n-1 + this.
-    Where the switch reduces, 1: a member sends its whole buffer. Below 0 where a pair is joined better than more are."""
+    Where the switch reduces, 1: a member sends its whole buffer. Below 0 where a pair is joined better than others."""
 
 
 class LibraryCollectives(Spec):
@@ -327,9 +327,9 @@ class Tier(Spec):
     """Per device and direction, all links together; default: the device's share of the node's NICs."""
     oversubscription: Annotated[float, Field(ge=1, le=1000)] = 1.0
     """Demand over capacity towards this tier (4 means a quarter of the bandwidth when all talk)."""
-    sharing: Ratio = 0.0
-    """How the members of a group crowd each other out: a member's rate falls as (2 / members) ** sharing. 0: a
-    switch; 1: all share what one pair has (a host bridge); 2: the bridge also gets slower as more contend for it."""
+    sharing: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    """How the members of a group crowd each other out. 0: not at all (a switch); 1: all share what one pair has (a host
+    bridge); 2: and the bridge slows down as much again."""
     latency: Seconds
     """One way between two devices, hardware only; every call pays it once beside its protocol's own times."""
     torus: tuple[Count, ...] = ()

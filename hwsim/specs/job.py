@@ -10,7 +10,7 @@ from pydantic import Field
 
 from hwsim.specs.base import Bytes, Count, Fraction, Name, Ratio, Seconds, Spec, Text
 
-PrecisionName = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4"]
+PrecisionName = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8"]
 AttentionName = Literal["flash", "unfused"]
 OptimizerName = Literal["adam"]
 ModuleName = Literal["core_attn", "attn", "layernorm", "mlp_act", "mlp"]
@@ -47,10 +47,11 @@ PRECISIONS = MappingProxyType(
         "bf16": Precision("bf16", 2.0, 2.0, 2.0, 2.0, 2.0, 4.0),
         "fp16": Precision("fp16", 2.0, 2.0, 2.0, 2.0, 2.0, 4.0),
         "fp8": Precision("fp8", 2.0, 2.0, 2.0, 1.0, 2.0, 4.0),
+        "int8": Precision("int8", 2.0, 2.0, 2.0, 1.0, 2.0, 4.0),
         "fp4": Precision("fp4", 2.0, 2.0, 2.0, 0.5625, 2.0, 4.0),
     }
 )
-"""Training precisions. fp8 and fp4 multiply operands of that format (fp4 with an fp8 scale for every 16 numbers);
+"""Training precisions. fp8, int8 and fp4 multiply operands of that format (fp4 with an fp8 scale for every 16 numbers);
 weights, gradients and the residual stream stay bf16."""
 
 OPTIMIZER_STATE_BYTES = MappingProxyType({"adam": 8.0})
@@ -109,6 +110,10 @@ class Framework(Spec):
     """What selective recompute means: operator of a layer to what is run again and what is kept."""
     saves_quantised: bool = True
     """What a multiply saves for its backward pass is in the format it multiplies (fp8, fp4), not in that of the activations."""
+    gathers_quantised: bool = True
+    """Tensor-parallel peers gather the residual stream in the format it is multiplied in (fp8, fp4)."""
+    overlap_tensor: Share = 0.0
+    """Share of the tensor-parallel communication that runs beside the multiply it feeds or follows."""
     early_stop: bool = False
     """Full recompute ends when the backward pass has what it needs: a layer's last multiply is not run again."""
     accumulation: Literal["fused", "separate", "none"] = "fused"

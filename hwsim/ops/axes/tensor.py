@@ -38,10 +38,12 @@ def local_vocab(vocab: int, s: Strategies) -> Numeric:
 class Boundary:
     """The collectives at the edges of a tensor-parallel region, for one payload."""
 
-    sharded_bytes: Numeric
-    """The whole residual stream where sequence parallelism splits it, else 0."""
+    gathered_bytes: Numeric
+    """The whole residual stream where sequence parallelism splits it, else 0, in the format it is gathered in."""
+    scattered_bytes: Numeric
+    """The same in the format it is summed in."""
     whole_bytes: Numeric
-    """The same where it does not."""
+    """The residual stream where sequence parallelism does not split it, else 0."""
 
     @property
     def enter(self) -> Collectives:
@@ -50,10 +52,10 @@ class Boundary:
         With SP the input is gathered forward, and again backward for the weight gradient (hidden behind the
         input-gradient multiply, as Megatron does), and its gradient is reduce-scattered; without, it is all-reduced.
         """
-        forward = (Collective("all_gather", "tp", self.sharded_bytes),)
+        forward = (Collective("all_gather", "tp", self.gathered_bytes),)
         backward = (
-            Collective("all_gather", "tp", self.sharded_bytes, hidden=True),
-            Collective("reduce_scatter", "tp", self.sharded_bytes),
+            Collective("all_gather", "tp", self.gathered_bytes, hidden=True),
+            Collective("reduce_scatter", "tp", self.scattered_bytes),
             Collective("all_reduce", "tp", self.whole_bytes),
         )
         return forward, backward
@@ -62,15 +64,19 @@ class Boundary:
     def leave(self) -> Collectives:
         """Close a region: reduce-scatter (SP) or all-reduce forward, all-gather (SP) or nothing backward."""
         forward = (
-            Collective("reduce_scatter", "tp", self.sharded_bytes),
+            Collective("reduce_scatter", "tp", self.scattered_bytes),
             Collective("all_reduce", "tp", self.whole_bytes),
         )
-        return forward, (Collective("all_gather", "tp", self.sharded_bytes),)
+        return forward, (Collective("all_gather", "tp", self.gathered_bytes),)
 
 
-def boundary(payload_bytes: Numeric, s: Strategies) -> Boundary:
-    """Split a payload by whether sequence parallelism is on."""
-    return Boundary(payload_bytes * s.sequence_parallel, payload_bytes * (1.0 - s.sequence_parallel))
+def boundary(elements: Numeric, gathered: float, summed: float, s: Strategies) -> Boundary:
+    """Split a residual stream by whether sequence parallelism is on.
+
+    `gathered` and `summed` are the bytes of an element when it is gathered and when it is summed.
+    """
+    sharded = elements * s.sequence_parallel
+    return Boundary(sharded * gathered, sharded * summed, elements * (1.0 - s.sequence_parallel) * summed)
 
 
 def illegal(model: Model, s: Strategies) -> dict[str, Numeric]:
