@@ -13,9 +13,10 @@ import pytest
 import hwsim
 from hwsim.costs.network import network
 from hwsim.errors import UsageError
-from hwsim.fitting import collectives
+from hwsim.fitting import collectives, protocols
 from hwsim.fitting.collective_rows import COLUMNS, CONSTANTS, MAIN, VTRAIN, Cells
-from hwsim.fitting.collectives import RINGS, Place, _fitted, _launch, fit_collectives
+from hwsim.fitting.collectives import RINGS, _launch, fit_collectives
+from hwsim.fitting.protocols import Place, fit_protocols
 from hwsim.formulas.collectives import ceil_log2, crowding, protocol_s, sent_share, steps, wire_bytes
 from hwsim.specs.hardware import Protocol
 from hwsim.specs.library import load_hardware
@@ -349,7 +350,6 @@ ENGINES = [
     ("dgx-h100", "sglang", 8, 1073741824, 4012),
     ("dgx-h100", "trtllm", 2, 512, 2.893),
     ("dgx-h100", "trtllm", 2, 524288, 4.841),
-    ("dgx-h100", "trtllm", 4, 65536, 7.59),
     ("dgx-h100", "trtllm", 8, 8192, 3.732),
     ("dgx-h100", "trtllm", 8, 1073741824, 4011),
     ("dgx-b200", "vllm", 2, 512, 6.595),
@@ -558,7 +558,7 @@ def made(noise: float) -> tuple[Place, Cells]:
 
 def test_known_protocols_are_found_again() -> None:
     place, at = made(noise=0.02)
-    found = _fitted(place, at, RINGS[:2])
+    found = fit_protocols(place, at, RINGS[:2])
     assert found is not None
     assert np.median(np.abs(found.outside / at.seconds - 1.0)) < 0.03
     large = max(found.protocols, key=lambda protocol: protocol.efficiency)
@@ -568,9 +568,9 @@ def test_known_protocols_are_found_again() -> None:
     assert np.abs(place.predict(found.protocols, at) / truth - 1.0).max() < 0.12
 
 
-def test_too_few_cells_are_not_fitted() -> None:
+def test_too_few_cells_are_notfit_protocols() -> None:
     place, at = made(noise=0.0)
-    assert _fitted(place, at.take(np.arange(len(at)) < 4), RINGS) is None
+    assert fit_protocols(place, at.take(np.arange(len(at)) < 4), RINGS) is None
 
 
 def test_launch_is_what_small_calls_take() -> None:
@@ -624,7 +624,7 @@ def table(folder: Path) -> Path:
 def test_a_folder_of_tables_becomes_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = collectives.Target("dgx-a100-640", "a100", eager="a100_dgx", way_out=True, same=("aws-p4d",), shared=True)
     monkeypatch.setattr(collectives, "TARGETS", (target,))
-    monkeypatch.setattr(collectives, "STARTS", 1)
+    monkeypatch.setattr(protocols, "STARTS", 1)
     fits = fit_collectives(table(tmp_path))
     found = {(fit.profile, fit.path[1:], *fit.values): fit for fit in fits}
     nvlink, libraries = ("nvlink", "collectives"), ("nvlink", "libraries")

@@ -122,7 +122,7 @@ def device(
     if compute not in peaks:
         msg = f"{accelerator.name} has no {compute} rate (it has {', '.join(peaks)}){did_you_mean(compute, peaks)}"
         raise UsageError(msg)
-    gemm, attention = _curves(accelerator, libraries)
+    gemm, attention = _curves(accelerator, compute, libraries)
     half = peaks.get("bf16") or peaks.get("fp16") or peaks[compute]
     shared = {
         "bandwidth_bytes_per_s": accelerator.memory.bandwidth,
@@ -151,12 +151,17 @@ def _clock_share(accelerator: Accelerator) -> float:
     return float(sustained_share(power.tdp, power.idle, power.unlimited or power.tdp))
 
 
-def _curves(accelerator: Accelerator, libraries: Sequence[str]) -> tuple[GemmCurve, AttentionCurve]:
-    """The curves of the first library that has its own, the device's where none has."""
+def _curves(accelerator: Accelerator, compute: str, libraries: Sequence[str]) -> tuple[GemmCurve, AttentionCurve]:
+    """The curves of the first library that was measured at this dtype, the device's where none was."""
     kernels = accelerator.kernels
     known = [kernels.libraries[name] for name in libraries if name in kernels.libraries]
-    gemm = next((library.gemm for library in known if library.gemm), kernels.gemm)
-    return gemm, next((library.attention for library in known if library.attention), kernels.attention)
+
+    def first(own: Any, curves: Sequence[Any]) -> Any:
+        apart = compute in own.dtypes
+        return next((curve for curve in curves if curve and (compute in curve.dtypes or not apart)), own)
+
+    gemm = first(kernels.gemm, [library.gemm for library in known])
+    return gemm, first(kernels.attention, [library.attention for library in known])
 
 
 def _of_dtype(curve: Any, compute: str) -> Any:

@@ -24,6 +24,7 @@ from hwsim.fitting.solver import Coefficient, solve
 from hwsim.formulas.attention import AttentionMachine
 from hwsim.specs.hardware import Accelerator
 from hwsim.specs.library import ACCELERATORS, find
+from hwsim.units import TERA
 
 PROFILES = {
     "a100": "a100-sxm-80", "h100": "h100-sxm-80", "b200": "b200-sxm", "gb200": "gb200", "b300": "b300-sxm",
@@ -241,7 +242,7 @@ def _rates(profile: str, library: str) -> tuple[Rows, Rows]:
     batch, length, heads = np.array([(rate.batch, rate.seq_len, rate.heads) for rate in rates]).reshape(-1, 3).T
     one, flops = np.ones(len(rates)), 2.0 * batch * length * length * heads * 128.0
     shape = (batch, length, length, heads, heads, 128.0 * one, one, 2.0 * one)
-    forward, backward = (1e12 * np.array([getattr(rate, way) for rate in rates]) for way in ("forward", "backward"))
+    forward, backward = (TERA * np.array([getattr(rate, way) for rate in rates]) for way in ("forward", "backward"))
     return Rows(*shape, flops / forward), Rows(*shape, 2.5 * flops / backward)
 
 

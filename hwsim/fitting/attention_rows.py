@@ -89,7 +89,7 @@ def columns(table: pd.DataFrame) -> Rows:
     return Rows(
         *(given["batch"], given["q_len"], np.where(inside, kv_len, band)),
         *(given["heads"], given["kv_heads"], given["head_dim"], inside * 1.0),
-        kv_bytes=table["kv_dtype"].map(KV_BYTES).fillna(2.0).to_numpy(np.float64),
+        kv_bytes=np.asarray(table["kv_dtype"].map(KV_BYTES).fillna(2.0), np.float64),
         measured_s=1e-6 * table["latency_us"].to_numpy(np.float64),
     )
 
@@ -105,7 +105,7 @@ def training_rows(folder: Path, gpu: str, op: str) -> Rows:
     width = (value["qk_head_dim"] + value["v_head_dim"]) / 2.0
     return Rows(
         *(one, value["seq_len"], value["seq_len"], value["heads"], value["kv_heads"], width, one),
-        kv_bytes=np.full(len(table), 2.0),
+        kv_bytes=2.0 * one,
         measured_s=1e-6 * value["implied_time_us"],
     )
 

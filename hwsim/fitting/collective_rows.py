@@ -14,6 +14,7 @@ import pandas as pd
 from hwsim.fitting.fitted import Column
 from hwsim.fitting.tables import read_table
 from hwsim.formulas.collectives import RING_PHASES, wire_bytes
+from hwsim.units import GIB, MIB
 
 MAIN, VTRAIN, CONSTANTS = (
     "collectives.csv.gz",
@@ -50,8 +51,7 @@ SYSTEMS = {
 """Machines of the catalogue and of vTrain's table, by their names in the main table."""
 SENDS = {"a100_dgx": "a100", "h100_dgx": "h100"}
 """Machines of vidur whose sends were timed without the host, which makes them rows of NCCL."""
-MIB = 2**20
-UNSTATED = 8 * 2**30
+UNSTATED = 8 * GIB
 """Size taken for a published peak bandwidth without one. [byte]"""
 
 

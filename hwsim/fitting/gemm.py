@@ -24,7 +24,9 @@ from hwsim.formulas.gemm import GemmMachine, gemm_s
 from hwsim.specs.hardware import GemmFit
 from hwsim.specs.library import ACCELERATORS, find, load_hardware
 
-TABLE = "kernels/gemm.csv.gz"
+TABLE, TRAINING = "kernels/gemm.csv.gz", "kernels/training_b200_a100pcie.csv.gz"
+BOX = "SimuMax's box"
+"""Source of training multiplies that stand for a training library on a loaded machine, not for the device at its best."""
 TEXTS, SIZES = ("gpu", "source", "framework", "dtype"), ("m", "n", "k", "latency_us")
 LIBRARIES = {"sarathi/torch": "torch"}
 """Libraries of the table under their names in the profiles, where they differ."""
@@ -91,9 +93,7 @@ class Target:
 TARGETS = (
     Target("a100", "a100-sxm-80", note="large shapes of aiconfigurator and vidur, weighted equally, differ by 10 %"),
     Target("h100", "h100-sxm-80", "a100-sxm-80"),
-    Target(
-        "b200", "b200-sxm", "h100-sxm-80", note="248 training multiplies of SimuMax, not fitted, ran 1.4 times slower"
-    ),
+    Target("b200", "b200-sxm", "h100-sxm-80"),
     Target("b300", "b300-sxm", "b200-sxm"),
     Target("gb200", "gb200", "b200-sxm", note="large shapes of vllm ran throttled"),
     Target("l40s", "l40s", "h100-sxm-80", ("weight_cache_gain",)),
@@ -137,7 +137,9 @@ class Shapes:
 
 def fit_gemms(folder: Path) -> list[Fit]:
     """Fit the curves of every measured device that has a profile on the table of a folder."""
-    table, half, fits = read_rows(folder / TABLE), {}, []
+    table = pd.concat([read_rows(folder / TABLE), training_rows(folder / TRAINING)], ignore_index=True)
+    half: dict[str, dict[str, Any]] = {}
+    fits: list[Fit] = []
     for target in TARGETS:
         rows = table[table["gpu"] == target.gpu]
         if len(rows) < FEWEST_ROWS or not find(ACCELERATORS, target.sheet):
@@ -163,12 +165,21 @@ def read_rows(path: Path) -> pd.DataFrame:
     return positive(table[table["dtype"].notna()], path, SIZES)
 
 
+def training_rows(path: Path) -> pd.DataFrame:
+    """Multiplies as PyTorch runs them in training, all layouts, of the B200 box: half of the time at its power limit."""
+    table = read_table(path, ("hardware", "op", "m", "n", "k", "implied_time_us"))
+    rows = table[(table["op"] == "matmul") & table["hardware"].str.contains("B200")]
+    rows = rows.rename(columns={"implied_time_us": "latency_us"})
+    rows = rows.assign(gpu="b200", source=BOX, framework="torch", library="torch", dtype=HALF)
+    return positive(rows[[*TEXTS, "library", *SIZES]], path, SIZES)
+
+
 def fit_target(target: Target, rows: pd.DataFrame) -> Iterator[Fit]:
     """Fit one device: its own curve by dtype, then those of each library."""
     peak = load_hardware(target.sheet).accelerator.peak
     has = {HALF: peak.bf16 or peak.fp16, "fp8": peak.fp8, "fp4": peak.fp4}
     libraries = sorted(rows["library"].unique())
-    places: dict[tuple[str, ...], pd.DataFrame] = {("kernels", "gemm"): rows}
+    places: dict[tuple[str, ...], pd.DataFrame] = {("kernels", "gemm"): rows[rows["source"] != BOX]}
     places |= {("kernels", "libraries", name, "gemm"): rows[rows["library"] == name] for name in libraries}
     for path, part in places.items():
         for dtype in INPUT_BYTES:

@@ -145,6 +145,8 @@ def _mark_measured(document: CommentedMap, fields: Sequence[str]) -> None:
     node = document[fields[0]]
     if isinstance(node, CommentedSeq):
         node = next(entry for entry in node if entry.get("name") == fields[1])
+    elif fields[0] == "tiers":
+        node = node[fields[1]]
     if "status" in node:
         node["status"] = "measured"
     elif fields[0] == "kernels":
