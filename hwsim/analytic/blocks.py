@@ -113,7 +113,7 @@ class Machine:
         """Duration of one collective on its axis. [s]"""
         key = (work.kind, work.axis, id(work.total_bytes))
         if key not in self._known:
-            seconds = self.network.seconds(work.kind, work.total_bytes, self.groups[work.axis])
+            seconds = self.network.seconds(work.kind, work.total_bytes, self.groups[work.axis], "training")
             self._known[key] = (seconds, work.total_bytes)
         return self._known[key][0]
 

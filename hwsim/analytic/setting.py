@@ -36,7 +36,7 @@ class Setting:
     def device(self) -> Device:
         """Kernel curves at the job's compute dtype, as they run for hours on end."""
         libraries = self.job.framework.libraries
-        return device(self.hardware.accelerator, self.precision.compute, libraries, sustained=True, half_attention=True)
+        return device(self.hardware.accelerator, self.precision.compute, libraries, training=True)
 
     @cached_property
     def network(self) -> Network:

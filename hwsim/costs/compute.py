@@ -84,6 +84,10 @@ class Device:
         return np.maximum(work.flops / self.gemm.peak_flops_per_s, work.memory_bytes / self.gemm.bandwidth_bytes_per_s)
 
 
+HALF = "bf16"
+"""The dtype that a curve without a dtype of its own stands for."""
+
+
 def launches(work: Work) -> int:
     """Kernels the host enqueues for one piece of work."""
     return work.kernels if isinstance(work, Stream) else 1
@@ -93,8 +97,7 @@ def device(
     accelerator: Accelerator,
     compute: str,
     libraries: Sequence[str] = (),
-    sustained: bool = False,
-    half_attention: bool = False,
+    training: bool = False,
     cache: str | None = None,
 ) -> Device:
     """Bind an accelerator's curves at the compute dtype `compute`.
@@ -106,10 +109,8 @@ def device(
     libraries
         Kernel libraries in order of preference: the first with curves of its own is taken, for multiplies and for
         attention; else the device's curves.
-    sustained
-        For hours on end at the power limit, not in a short benchmark.
-    half_attention
-        Attention stays in half precision at narrower compute dtypes, as training does.
+    training
+        As training runs: for hours on end at the power limit, attention in half precision whatever is multiplied.
     cache
         Dtype of the KV cache, which decode kernels go by; default: that of the attention.
 
@@ -122,7 +123,10 @@ def device(
     if compute not in peaks:
         msg = f"{accelerator.name} has no {compute} rate (it has {', '.join(peaks)}){did_you_mean(compute, peaks)}"
         raise UsageError(msg)
-    gemm, attention = _curves(accelerator, compute, libraries)
+    known = [accelerator.kernels.libraries[name] for name in libraries if name in accelerator.kernels.libraries]
+    gemm = _first(accelerator.kernels.gemm, [library.gemm for library in known], compute)
+    narrow = HALF if training else compute
+    attention = _first(accelerator.kernels.attention, [library.attention for library in known], narrow)
     half = peaks.get("bf16") or peaks.get("fp16") or peaks[compute]
     shared = {
         "bandwidth_bytes_per_s": accelerator.memory.bandwidth,
@@ -131,7 +135,7 @@ def device(
     }
 
     def fused(dtype: str) -> AttentionMachine:
-        own = {} if half_attention else {str(name): curve for name, curve in attention.dtypes.items()}
+        own = {} if training else {str(name): curve for name, curve in attention.dtypes.items()}
         rate = peaks.get(dtype, half)
         peak = {"peak_flops_per_s": rate if dtype in own else min(half, rate)}
         return _bind(AttentionMachine, own.get(dtype, attention), shared | peak)
@@ -142,7 +146,7 @@ def device(
         stream=_bind(StreamMachine, accelerator.kernels.stream, shared),
         cached=fused(cache) if cache and cache != compute else None,
     )
-    return result.at_clock(_clock_share(accelerator)) if sustained else result
+    return result.at_clock(_clock_share(accelerator)) if training else result
 
 
 def _clock_share(accelerator: Accelerator) -> float:
@@ -151,17 +155,10 @@ def _clock_share(accelerator: Accelerator) -> float:
     return float(sustained_share(power.tdp, power.idle, power.unlimited or power.tdp))
 
 
-def _curves(accelerator: Accelerator, compute: str, libraries: Sequence[str]) -> tuple[GemmCurve, AttentionCurve]:
-    """The curves of the first library that was measured at this dtype, the device's where none was."""
-    kernels = accelerator.kernels
-    known = [kernels.libraries[name] for name in libraries if name in kernels.libraries]
-
-    def first(own: Any, curves: Sequence[Any]) -> Any:
-        apart = compute in own.dtypes
-        return next((curve for curve in curves if curve and (compute in curve.dtypes or not apart)), own)
-
-    gemm = first(kernels.gemm, [library.gemm for library in known])
-    return gemm, first(kernels.attention, [library.attention for library in known])
+def _first(own: Any, curves: Sequence[Any], compute: str) -> Any:
+    """The first curve that was measured at a dtype, the device's own where none was."""
+    apart = compute in own.dtypes
+    return next((curve for curve in curves if curve and (compute in curve.dtypes or not apart)), own)
 
 
 def _of_dtype(curve: Any, compute: str) -> Any:

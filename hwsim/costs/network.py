@@ -33,7 +33,6 @@ class Link:
     domain: int
     bandwidth_bytes_per_s: float
     edge: float
-    wraps: float
 
     def least_s(self, sent_bytes: float) -> float:
         """Time to send at the full rate of the link. [s]"""
@@ -121,20 +120,20 @@ def network(cluster: Cluster, devices: int) -> Network:
     for tier in cluster.tiers:
         size = tier.size or devices
         inner = next(d for d in range(min(size, devices) // inner * inner, 0, -inner) if devices % d == 0 or d == inner)
-        edge, wraps = _slice(tier, devices)
-        links.append(Link(tier, inner, (tier.bandwidth or cluster.node.nic_share) / tier.oversubscription, edge, wraps))
+        rate = (tier.bandwidth or cluster.node.nic_share) / tier.oversubscription
+        links.append(Link(tier, inner, rate, _edge(tier, devices)))
     outer = links[-1]
-    links[-1] = Link(outer.tier, max(outer.domain, devices), outer.bandwidth_bytes_per_s, outer.edge, outer.wraps)
+    links[-1] = Link(outer.tier, max(outer.domain, devices), outer.bandwidth_bytes_per_s, outer.edge)
     return Network(tuple(links))
 
 
-def _slice(tier: Tier, devices: int) -> tuple[float, float]:
-    """Edge of the most cubic torus slice that holds the job, and whether its axes close into rings."""
+def _edge(tier: Tier, devices: int) -> float:
+    """Longest edge of the most cubic torus slice that holds the job, one that closes where the job is large enough."""
     if not tier.torus:
-        return 1.0, 0.0
+        return 1.0
     dimensions, chips = len(tier.torus), min(devices, prod(tier.torus))
-    edge = next(e for e in range(1, max(tier.torus) + 1) if e**dimensions >= chips)
-    return float(edge), float(edge % tier.wrap_multiple == 0)
+    unit = tier.wrap_multiple if chips >= tier.wrap_multiple**dimensions else 1
+    return float(next(edge for edge in range(unit, 2 * max(tier.torus) + unit, unit) if edge**dimensions >= chips))
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,7 @@ def _driven(kind: CollectiveName, link: Link, size: Numeric) -> Numeric:
     """Share of a device's links on this tier that a group of `size` can use."""
     if link.tier.kind == "torus":
         share = topology.torus_exchange_share if kind == "all_to_all" else topology.torus_share
-        return share(size, link.edge, float(len(link.tier.torus)), link.wraps)
+        return share(size, link.edge, float(len(link.tier.torus)), float(link.tier.wrap_multiple))
     if link.tier.kind == "mesh":
         return topology.mesh_share(size, float(link.tier.size or link.domain))
     return 1.0
@@ -219,7 +218,7 @@ def _driven(kind: CollectiveName, link: Link, size: Numeric) -> Numeric:
 
 def _ring_length(link: Link, domains: Numeric) -> Numeric:
     """Members that a step-by-step algorithm walks through: on a torus, axis by axis."""
-    return topology.torus_walk(domains, link.edge, link.wraps) if link.tier.kind == "torus" else domains
+    return topology.torus_walk(domains, link.edge, float(link.tier.wrap_multiple)) if link.tier.kind == "torus" else domains
 
 
 def _ways_out(kind: CollectiveName, inside: Numeric) -> Numeric:

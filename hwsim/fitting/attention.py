@@ -69,7 +69,19 @@ class Published:
     """[TFLOP/s]"""
 
 
-PUBLISHED = (  # FlashAttention-3 paper, figures 5 and 6 (16k tokens, 16 heads), recalled within 5 %
+PAPERS = {
+    "fa1": "rates of first-generation fused attention (Triton, FlashAttention 1), derived from llm-foundry's runs at 8k to "
+    "65k tokens; on A100 as in figures 5 and 6 of the FlashAttention-2 paper",
+    "fa2": "rates of the FlashAttention-3 paper, recalled",
+    "fa3": "rates of the FlashAttention-3 paper, recalled",
+}
+PUBLISHED = (  # FlashAttention-3 paper, figures 5 and 6 (16k tokens, 16 heads), recalled within 5 %; fa1: see PAPERS
+    Published("a100-sxm-80", "fa1", 2048, 8, 16, 92, 88),
+    Published("a100-sxm-80", "fa1", 8192, 2, 16, 100, 97),
+    Published("a100-sxm-80", "fa1", 32768, 1, 16, 102, 101),
+    Published("h100-sxm-80", "fa1", 2048, 8, 16, 215, 175),
+    Published("h100-sxm-80", "fa1", 8192, 2, 16, 240, 197),
+    Published("h100-sxm-80", "fa1", 32768, 1, 16, 252, 207),
     Published("h100-sxm-80", "fa2", 2048, 8, 16, 320, 250),
     Published("h100-sxm-80", "fa2", 4096, 4, 16, 350, 280),
     Published("h100-sxm-80", "fa2", 8192, 2, 16, 368, 300),
@@ -139,11 +151,13 @@ def fit_attention(folder: Path) -> list[Fit]:
     for gpu, profile in PROFILES.items():
         own = table[table["gpu"] == gpu]
         if len(own) and find(ACCELERATORS, profile):
-            measured = training_rows(folder, gpu, "sdp_bwd")
+            forward, measured = (training_rows(folder, gpu, op) for op in ("sdp_fwd", "sdp_bwd"))
             backward = measured if len(measured) else _rates(profile, "fa3")[1]
             found += list(fit_device(profile, own, backward))
+            if len(forward):
+                found.append(fit_training(profile, "torch", (forward, measured), "training kernels of SimuMax's box"))
     published = sorted({(rate.profile, rate.library) for rate in PUBLISHED if find(ACCELERATORS, rate.profile)})
-    return found + [fit_published(profile, library) for profile, library in published]
+    return found + [fit_training(*pair, _rates(*pair), PAPERS[pair[1]]) for pair in published]
 
 
 def fit_device(profile: str, table: pd.DataFrame, backward: Rows) -> Iterator[Fit]:
@@ -246,9 +260,9 @@ def _rates(profile: str, library: str) -> tuple[Rows, Rows]:
     return Rows(*shape, flops / forward), Rows(*shape, 2.5 * flops / backward)
 
 
-def fit_published(profile: str, library: str) -> Fit:
-    """A curve of a training library from published rates: efficiency and overhead on an otherwise usual kernel."""
-    forward, backward = _rates(profile, library)
+def fit_training(profile: str, library: str, rows: tuple[Rows, Rows], text: str) -> Fit:
+    """A curve of a training library from forward and backward rows: efficiency and overhead of a usual kernel."""
+    forward, backward = rows
     sample = Sample(accelerator(profile), "bf16", forward)
     usual = np.array([1.0 if one.name == "prefill_passes" else one.start for one in COEFFICIENTS])
     free = [index for index, one in enumerate(COEFFICIENTS) if one.name in ("forward_efficiency", "overhead_keys")]
@@ -267,5 +281,4 @@ def fit_published(profile: str, library: str) -> Fit:
     both = np.concatenate([forward.measured_s, backward.measured_s])
     near = errors(np.concatenate([forward.forward_s(bound), backward.backward_s(bound)]), both)
     values = written(USUAL_TRAITS, found, float(bound.backward_efficiency))
-    text = "rates of the FlashAttention-3 paper, recalled"
     return Fit(profile, ("kernels", "libraries", library, "attention"), values, text, near, near)

@@ -89,7 +89,7 @@ def line_share(inside: Numeric, outside: Numeric, size: Numeric, rounds: Numeric
     return leaving(inside) - leaving(outside)
 
 
-def torus_share(size: Numeric, edge: Numeric, dimensions: Numeric, wraps: Numeric) -> Numeric:
+def torus_share(size: Numeric, edge: Numeric, dimensions: Numeric, multiple: Numeric) -> Numeric:
     """Fraction of a chip's torus links that a collective over `size` chips can drive. [-]
 
     Parameters
@@ -100,8 +100,9 @@ def torus_share(size: Numeric, edge: Numeric, dimensions: Numeric, wraps: Numeri
         Chips along one axis of the slice. [-]
     dimensions : numeric
         Axes of the torus. [-]
-    wraps : numeric
-        1 where a full axis closes into a ring, 0 where it is a line: a line drives only one of its two directions. [-]
+    multiple : numeric
+        An axis closes into a ring where its length is a multiple of this; else it is a line, which drives only one of
+        its two directions. [-]
 
     References
     ----------
@@ -109,14 +110,24 @@ def torus_share(size: Numeric, edge: Numeric, dimensions: Numeric, wraps: Numeri
 
     Examples
     --------
-    >>> float(torus_share(16, 16, 2, 1)), float(torus_share(256, 16, 2, 1)), float(torus_share(4, 16, 2, 1))
+    >>> float(torus_share(16, 16, 2, 16)), float(torus_share(256, 16, 2, 16)), float(torus_share(4, 16, 2, 16))
     (0.5, 1.0, 0.25)
+
+    Where optical switches join cubes of four, four chips of a larger slice are given an axis of their own:
+
+    >>> float(torus_share(4, 8, 3, 4)) * 3
+    1.0
     """
     axes = np.minimum(1.0 + (size > edge) + (size > 1.0 * edge * edge), dimensions)
-    return axes / dimensions * np.where((size >= edge) & (np.asarray(wraps) > 0), 1.0, 0.5)
+    return axes / dimensions * np.where(_closes(np.minimum(1.0 * size, edge), multiple), 1.0, 0.5)
 
 
-def torus_walk(size: Numeric, edge: Numeric, wraps: Numeric) -> Numeric:
+def _closes(axis: Numeric, multiple: Numeric) -> Numeric:
+    """Whether an axis of this length closes into a ring."""
+    return np.mod(axis, multiple) == 0
+
+
+def torus_walk(size: Numeric, edge: Numeric, multiple: Numeric) -> Numeric:
     """Length of one ring with as many steps as a torus takes axis by axis: 1 + the sum of the steps of its axes. [-]
 
     A full axis that closes is walked both ways at once, ``axis // 2`` steps; a line from end to end, ``axis - 1``.
@@ -127,8 +138,8 @@ def torus_walk(size: Numeric, edge: Numeric, wraps: Numeric) -> Numeric:
         Chips in the group. [-]
     edge : numeric
         Chips along one axis of the slice. [-]
-    wraps : numeric
-        1 where a full axis closes into a ring, 0 where it is a line. [-]
+    multiple : numeric
+        An axis closes into a ring where its length is a multiple of this. [-]
 
     References
     ----------
@@ -136,19 +147,18 @@ def torus_walk(size: Numeric, edge: Numeric, wraps: Numeric) -> Numeric:
 
     Examples
     --------
-    >>> float(torus_walk(256, 16, 1)), float(torus_walk(256, 16, 0)), float(torus_walk(8, 16, 1))
+    >>> float(torus_walk(256, 16, 16)), float(torus_walk(256, 16, 32)), float(torus_walk(8, 16, 16))
     (17.0, 31.0, 8.0)
     """
-    closes = np.asarray(wraps) > 0
 
     def walked(axis: Numeric) -> Numeric:
-        return np.where(closes & (axis >= edge), np.floor(axis / 2.0), axis - 1.0)
+        return np.where(_closes(axis, multiple), np.floor(axis / 2.0), axis - 1.0)
 
     row, column = np.minimum(1.0 * size, edge), np.minimum(np.ceil(1.0 * size / edge), edge)
     return 1.0 + walked(row) + walked(column) + walked(np.ceil(1.0 * size / (1.0 * edge * edge)))
 
 
-def torus_exchange_share(size: Numeric, edge: Numeric, dimensions: Numeric, wraps: Numeric) -> Numeric:
+def torus_exchange_share(size: Numeric, edge: Numeric, dimensions: Numeric, multiple: Numeric) -> Numeric:
     """Fraction of a chip's torus links that an all-to-all over `size` chips amounts to. [-]
 
     Messages travel k/4 links along a closed axis of k chips and are forwarded by those between, so an all-to-all of
@@ -163,8 +173,8 @@ def torus_exchange_share(size: Numeric, edge: Numeric, dimensions: Numeric, wrap
         Chips along one axis of the slice. [-]
     dimensions : numeric
         Axes of the torus. [-]
-    wraps : numeric
-        1 where a full axis closes into a ring, 0 where it is a line. [-]
+    multiple : numeric
+        An axis closes into a ring where its length is a multiple of this. [-]
 
     References
     ----------
@@ -174,13 +184,13 @@ def torus_exchange_share(size: Numeric, edge: Numeric, dimensions: Numeric, wrap
     --------
     Sixteen chips of a 16 x 16 torus: of two axes one, and 15/16 of the bytes take 4 of them.
 
-    >>> float(torus_exchange_share(16, 16, 2, 1)) == 0.5 * (15 / 16) / 4
+    >>> float(torus_exchange_share(16, 16, 2, 16)) == 0.5 * (15 / 16) / 4
     True
     """
     axis = np.maximum(np.minimum(1.0 * size, edge), 2.0)
     members = np.maximum(1.0 * size, 2.0)
     sent = (members - 1.0) / members
-    return sent * 4.0 / axis / dimensions * np.where((size >= edge) & (np.asarray(wraps) > 0), 1.0, 0.5)
+    return sent * 4.0 / axis / dimensions * np.where(_closes(np.minimum(1.0 * size, edge), multiple), 1.0, 0.5)
 
 
 def mesh_share(size: Numeric, devices: Numeric) -> Numeric:

@@ -24,7 +24,7 @@ class Source(Spec):
 
 
 CollectiveName = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
-LibraryName = Literal["vllm", "sglang", "trtllm", "torch.distributed"]
+LibraryName = Literal["vllm", "sglang", "trtllm", "torch.distributed", "training"]
 """Libraries whose collectives differ from those of NCCL in a compiled training step."""
 
 
