@@ -31,6 +31,13 @@ JOB_ALONE = (*CHOICES, "graphs")
 """Job fields that are no strategy columns."""
 JOB = (*JOB_ALONE, "seq_len", "global_batch")
 """Job fields that flags, keyword arguments and ``--set job.NAME=VALUE`` give."""
+KERNEL_LIBRARIES = ("torch", "vllm", "sglang", "trtllm", "flashinfer", "triton", "fa1", "fa2", "fa3")
+"""Libraries that were measured apart somewhere; a profile may name more."""
+LIBRARY_ALIASES: Mapping[str, tuple[str, ...]] = {
+    "default": (), "framework": (), "tensorrt_llm": ("trtllm",), "tensorrt-llm": ("trtllm",), "sarathi": ("torch",),
+    "sarathi/torch": ("torch",), "pytorch": ("torch",), "cublas": ("torch",),
+}  # fmt: skip
+"""Other names of the same libraries."""
 EXPERTS = ("ep", "etp")
 SIZES: Mapping[str, Mapping[str, float | None]] = {
     "gemm": {"m": None, "n": None, "k": None, "batch": 1.0},
@@ -82,13 +89,11 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
 
 
 def library(name: Any, accelerator: Accelerator) -> tuple[str, ...]:
-    """A kernel library that was measured on the device; `default`: none of them."""
-    options = ("default", *accelerator.kernels.libraries)
+    """A kernel library in the profiles' words; the device's own curves stand in for one not measured on it."""
     word = text("library", name)
-    if word not in options:
-        msg = f"library: {shorten(word)} was not measured on {accelerator.name} ({', '.join(options)} were)"
-        raise UsageError(msg + did_you_mean(word, options))
-    return () if word == "default" else (word,)
+    known = (*KERNEL_LIBRARIES, *map(str, accelerator.kernels.libraries))
+    choice("library", word, dict.fromkeys((*known, *LIBRARY_ALIASES)))
+    return LIBRARY_ALIASES.get(word, (word,))
 
 
 def whole(name: str, value: Any, high: int) -> None:

@@ -20,8 +20,9 @@ Conventions that hwsim chose and this file adopts (each could be chosen otherwis
   ZeRO 2 and 3); counted as `dp`, as its time is.
 * Not counted, being scalars or vectors once per step: gradients of norms, row-parallel biases and position tables that
   sequence parallelism leaves partial over tp, those of key/value heads copied where tp exceeds them, the gradient norm.
-* Workspace: one communication bucket where dp x cp > 1; with ZeRO 3 two layers of weights and half
-  their gradients, and all weights outside the layers; what one layer drops and computes again plus its gradients, or all logits alive, whichever is more.
+* Workspace: one communication bucket where dp x cp > 1; with ZeRO 3 two layers of weights and half their gradients, and
+  all weights outside the layers; what one layer drops and computes again plus its gradients, or all logits alive,
+  whichever is more.
 * A group that splits unevenly over the domains of a tier (see `Step.nested`) is counted send by send here; hwsim takes
   the group that is split worst, which is never less.
 """
@@ -130,7 +131,8 @@ class Step:
         """A column-parallel multiply: its input is gathered (SP) or whole, the input's gradient is a sum over tp."""
         if self.sp:
             op.forward_messages.append(("all_gather", "tp", self.stream("gathered")))
-            op.backward_messages += [("all_gather", "tp", self.stream("gathered")), ("reduce_scatter", "tp", self.stream())]
+            op.backward_messages.append(("all_gather", "tp", self.stream("gathered")))
+            op.backward_messages.append(("reduce_scatter", "tp", self.stream()))
         else:
             op.backward_messages.append(("all_reduce", "tp", self.stream()))
         return op
@@ -469,7 +471,8 @@ class Step:
                             total["pp", device, other] += self.micro_batches * self.stream() / self.tp
                 if stage == 0 and self.tied_table():
                     pair = (device, place[tp, cp, dp, self.pp - 1])
-                    kept = Fraction(self.tied_table() * self.e["reduce"], self.s["shard"] if self.scatters_always() else 1)
+                    cut = self.s["shard"] if self.scatters_always() else 1
+                    kept = Fraction(self.tied_table() * self.e["reduce"], cut)
                     for (i, j), pieces in ring("all_reduce", 2).items():
                         total["tied", pair[i], pair[j]] += kept * pieces / 2
         return total

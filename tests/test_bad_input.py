@@ -154,7 +154,7 @@ FILES = {
     "h_visible.yaml": changed(H100, "visible: 79.6 GiB", "visible: 200 GiB"),
     "h_unseen.yaml": changed(H100, "visible: 79.6 GiB", "visible: 0 B"),
     "h_efficiency.yaml": changed(H100, "efficiency: 0.77", "efficiency: 77"),
-    "h_latency.yaml": changed(H100, "2.52 us", "-2 us"),
+    "h_latency.yaml": changed(H100, "latency: 2.3 us", "latency: -2 us"),
     "h_typo.yaml": changed(H100, "  bf16: ", "  bf61: "),
     "h_peak.yaml": changed(H100, "bf16: 989.4 TFLOP/s", "bf16: 0 TFLOP/s"),
     "h_lower.yaml": changed(H100, "bf16: 989.4 TFLOP/s", "bf16: 989.4 tflop/s"),
@@ -814,7 +814,7 @@ def test_api_raises_nothing_but_its_own_errors(call, name):
         (gemm, {"m": [1, 2], "n": [1, 2, 3]}, "length"),
         (gemm, {"dtype": "fp8"}, "fp8"),
         (gemm, {"operator": "gem"}, "did you mean gemm"),
-        (gemm, {"library": "cublas"}, "default"),
+        (gemm, {"library": "vlm"}, "did you mean vllm"),
         (gemm, {"k": None}, "gemm needs k"),
         (attention, {"kv_len": -1}, "kv_len"),
         (stream, {"bytes": NAN}, "bytes"),
@@ -846,6 +846,8 @@ def test_evaluate_says_which_rows_are_legal():
 def test_api_takes_what_the_command_line_takes():
     assert estimate(ep=1, etp=1).to_dict() == estimate().to_dict()
     assert gemm(library="default") == gemm()
+    assert gemm(library="sarathi/torch") == gemm(library="torch")
+    assert gemm(library="flashinfer") == gemm(), "a library that was not measured on the device"
 
 
 @pytest.mark.parametrize("given", [{"settings": "model.layers=3"}, {"settings": ["model.layers=3"]}])

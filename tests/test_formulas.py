@@ -208,7 +208,11 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
         "dimensions": d.pick(1, 2, 3),
         "multiple": d.pick(1, 4, 16),
     },
-    "topology.torus_walk": lambda d: {"size": d.whole(1, 10**7), "edge": d.whole(1, 1000), "multiple": d.pick(1, 4, 16)},
+    "topology.torus_walk": lambda d: {
+        "size": d.whole(1, 10**7),
+        "edge": d.whole(1, 1000),
+        "multiple": d.pick(1, 4, 16),
+    },
     "topology.mesh_share": lambda d: {"size": d.whole(1, 10**5), "devices": d.whole(1, 10**5)},
     "training.model_flops": lambda d: {
         "matmul_parameters": d.whole(0, 10**14),

@@ -13,7 +13,8 @@ MODEL = {
 }  # fmt: skip
 QKV = (HEADS + 2 * KV) * D
 SAVED = {  # 16-bit elements that each operator of a layer saves per token
-    "norms": 2 * H, "qkv": H, "attention": QKV + 2 * HEADS, "output": HEADS * D, "up": H, "activation": 2 * FFN, "down": FFN,
+    "norms": 2 * H, "qkv": H, "attention": QKV + 2 * HEADS, "output": HEADS * D, "up": H,
+    "activation": 2 * FFN, "down": FFN,
 }  # fmt: skip
 ENDS = 2 * H  # final norm and head input
 

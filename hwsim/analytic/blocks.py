@@ -88,11 +88,22 @@ class Pace:
         return self.forward_s + self.backward_s
 
 
-def pace(cost: Any, launch_s: float) -> Pace:
-    """Set the device's time of a block or a stage against the host's launches of `launch_s` each."""
+@dataclass(frozen=True)
+class Host:
+    """What the host takes; the device works behind it."""
+
+    launch_s: float
+    """Per kernel."""
+    micro_batch_s: float
+    """Per micro-batch, half of it in either phase."""
+
+
+def pace(cost: Any, host: Host) -> Pace:
+    """Set the device's time of a stage against that of its host."""
     device_forward, device_backward = cost.forward_total_s, cost.backward_total_s
-    forward = np.maximum(device_forward, cost.forward_kernels * launch_s)
-    backward = np.maximum(device_backward, cost.backward_kernels * launch_s)
+    around_s = 0.5 * host.micro_batch_s
+    forward = np.maximum(device_forward, cost.forward_kernels * host.launch_s + around_s)
+    backward = np.maximum(device_backward, cost.backward_kernels * host.launch_s + around_s)
     return Pace(forward, backward, cost.weight_s, (forward - device_forward) + (backward - device_backward))
 
 
@@ -136,8 +147,8 @@ def block_cost(
 ) -> BlockCost:
     """Cost of a block under a recompute code; `input_bytes` is all that full recompute saves.
 
-    `rerun` says what selective recompute runs again and keeps, by operator; `early_stop`: full recompute leaves out what
-    no backward pass needs.
+    `rerun` says what selective recompute runs again and keeps, by operator; `early_stop`: full recompute leaves out
+    what no backward pass needs.
 
     """
     forward, again, backward, needed = _Phase(), _Phase(), _Phase(), _Phase()

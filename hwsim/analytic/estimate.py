@@ -115,9 +115,11 @@ def estimates(columns: TrainingColumns) -> list[TrainingEstimate]:
 
 _ORDER = (
     "schema_version", "kind", "model", "hardware", "strategy", "job", "bytes_per_number", "fits", "step_time_s",
-    "step_time_low_s", "step_time_high_s", "band", "time_s", "communication_s", "tokens_per_s", "tokens_per_s_per_device",
+    "step_time_low_s", "step_time_high_s", "band", "time_s", "communication_s", "tokens_per_s",
+    "tokens_per_s_per_device",
     "model_tflops_per_device", "mfu", "hfu", "memory_bytes", "memory_allocated_bytes", "memory_reserved_bytes",
-    "memory_context_bytes", "memory_capacity_bytes", "memory_phases_bytes", "memory_stages_bytes", "traffic_bytes", "traffic_tier_bytes",
+    "memory_context_bytes", "memory_capacity_bytes", "memory_phases_bytes", "memory_stages_bytes",
+    "traffic_bytes", "traffic_tier_bytes",
     "flops_per_device", "energy_j", "cost_usd", "bottleneck", "calibration",
 )  # fmt: skip
 

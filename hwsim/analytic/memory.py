@@ -125,8 +125,9 @@ def _larger(a: StageMemory, b: StageMemory) -> StageMemory:
     swap = b.allocated_bytes > a.allocated_bytes
     parts = {name: np.where(swap, b.parts[name], a.parts[name]) for name in a.parts}
     phases = {name: np.where(swap, b.phases[name], a.phases[name]) for name in a.phases}
-    totals = ("allocated_bytes", "reserved_bytes", "context_bytes")
-    return StageMemory(parts, *(np.where(swap, getattr(b, name), getattr(a, name)) for name in totals), phases)
+    names = ("allocated_bytes", "reserved_bytes", "context_bytes")
+    totals = {name: np.where(swap, getattr(b, name), getattr(a, name)) for name in names}
+    return StageMemory(parts=parts, phases=phases, **totals)
 
 
 def stage_parameters(share: Share, held: Sequence[Numeric], tied: Numeric) -> Numeric:

@@ -52,7 +52,8 @@ class Setting:
     def formats(self) -> Formats:
         """Bytes per number in the operators."""
         numbers, framework = self.precision, self.job.framework
-        passes = (framework.norm_passes, framework.activation_passes, framework.rope_passes)
+        passes = (framework.norm_passes, framework.activation_passes, framework.rope_passes,
+              framework.score_passes)  # fmt: skip
         moved = {
             "fused": (2.0 * framework.gradient_bytes, 0.0),
             "separate": (numbers.gradient, numbers.gradient + 2.0 * framework.gradient_bytes),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from hwsim.analytic.blocks import Machine, Pace, block_cost, pace
+from hwsim.analytic.blocks import Host, Machine, Pace, block_cost, pace
 from hwsim.analytic.communication import (
     DataBytes,
     DataTalk,
@@ -161,9 +161,9 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
     send_keys = (s.tp, s.cp, s.dp, s.pp, s.order, s.micro_batch, s.seq_len, s.sequence_parallel)
     sends = per_distinct(lambda rows: send_talk(setting, rows), s, send_keys)
     shares = stage_shares(setting.model.layers, s)
-    launch_s, framework = launch_time(setting), setting.job.framework
-    micro_batch = Stage(blocks, slowest_share(blocks, shares, launch_s))
-    beat = pace(micro_batch, launch_s)
+    host, framework = host_of(setting), setting.job.framework
+    micro_batch = Stage(blocks, slowest_share(blocks, shares, host))
+    beat = pace(micro_batch, host)
     steps = s.micro_batches
     time_s = {
         "forward": steps * micro_batch.forward_s,
@@ -173,9 +173,9 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
         "cp": steps * (micro_batch.cp_forward_s + micro_batch.cp_backward_s),
         "pp": exposed_sends(setting, s, sends.send_s, beat),
         "dp": exposed_data(setting, s, gradients, beat),
-        "bubble": bubble(blocks, s, beat, launch_s),
+        "bubble": bubble(blocks, s, beat, host),
         "optimizer": gradients.optimizer_s,
-        "launch": steps * (beat.waiting_s + framework.micro_batch_host) + framework.step_host,
+        "launch": steps * beat.waiting_s + framework.step_host,
     }
     step: Numeric = 0.0
     for seconds in time_s.values():
@@ -203,11 +203,12 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
     )
 
 
-def launch_time(setting: Setting) -> float:
-    """Host seconds to launch one kernel."""
+def host_of(setting: Setting) -> Host:
+    """What the host takes to launch a kernel and to turn from one micro-batch to the next."""
     kernels, framework = setting.hardware.accelerator.kernels, setting.job.framework
     graphs = framework.compiled if setting.job.graphs is None else setting.job.graphs
-    return kernels.graph_launch if graphs else kernels.launch + framework.kernel_dispatch
+    launch = kernels.graph_launch if graphs else kernels.launch + framework.kernel_dispatch
+    return Host(launch, framework.micro_batch_host)
 
 
 def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
@@ -228,11 +229,11 @@ def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
     )
 
 
-def slowest_share(blocks: StageBlocks, shares: dict[str, Share], launch_s: float) -> Share:
+def slowest_share(blocks: StageBlocks, shares: dict[str, Share], host: Host) -> Share:
     """The stage that takes longest for a micro-batch."""
 
     def seconds_of(share: Share) -> Numeric:
-        return pace(Stage(blocks, share), launch_s).total_s
+        return pace(Stage(blocks, share), host).total_s
 
     slowest = shares["first"]
     longest = seconds_of(slowest)
@@ -259,9 +260,9 @@ def received(s: Strategies, shares: dict[str, Share], regather_bytes: Numeric) -
     }
 
 
-def bubble(blocks: StageBlocks, s: Strategies, slowest: Pace, launch_s: float) -> Numeric:
+def bubble(blocks: StageBlocks, s: Strategies, slowest: Pace, host: Host) -> Numeric:
     """Seconds the slowest stage waits while the pipeline fills and drains."""
-    whole = pace(Stage(blocks, Share(0.0, blocks.layers, 1.0, 1.0)), launch_s)
+    whole = pace(Stage(blocks, Share(0.0, blocks.layers, 1.0, 1.0)), host)
     parts = (slowest.forward_s, slowest.backward_s - slowest.weight_s, slowest.weight_s)
     totals = (whole.total_s, whole.weight_s)
     return pipeline.bubble_s(parts, totals, s.pp, s.vpp, s.micro_batches, s.schedule)

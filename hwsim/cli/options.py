@@ -78,7 +78,7 @@ FrameworkFlag = Annotated[
     str | None, typer.Option("--framework", help="Training software assumed: megatron, ...", rich_help_panel=JOB)
 ]
 PrecisionFlag = Annotated[
-    str | None, typer.Option("--precision", help="Compute format: fp32 tf32 bf16 fp16 fp8 fp4 int8.", rich_help_panel=JOB)
+    str | None, typer.Option("--precision", help="Format: fp32 tf32 bf16 fp16 fp8 fp4 int8.", rich_help_panel=JOB)
 ]
 BatchFlag = Annotated[
     int | None,

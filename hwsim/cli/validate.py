@@ -13,7 +13,7 @@ from hwsim.errors import ToleranceError
 
 def published(
     group: Annotated[
-        str | None, typer.Option("--group", help="Only groups or sources whose name holds this.", rich_help_panel=o.WORK)
+        str | None, typer.Option("--group", help="Only groups and sources named like this.", rich_help_panel=o.WORK)
     ] = None,
     rows: Annotated[bool, typer.Option("--rows", help="List every row, not only those that are off.")] = False,
     picture: Annotated[

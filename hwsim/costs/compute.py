@@ -17,10 +17,7 @@ from hwsim.formulas.training import utilization
 from hwsim.formulas.types import Numeric
 from hwsim.ops.work import Attention, Collective, Gemm, Stream, Work
 from hwsim.specs.base import Spec
-from hwsim.specs.hardware import Accelerator, AttentionCurve, GemmCurve
-
-DEFAULT_LIBRARY = "default"
-"""The mix of kernels that training frameworks and other users run."""
+from hwsim.specs.hardware import Accelerator
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,9 @@ def _driven(kind: CollectiveName, link: Link, size: Numeric) -> Numeric:
 
 def _ring_length(link: Link, domains: Numeric) -> Numeric:
     """Members that a step-by-step algorithm walks through: on a torus, axis by axis."""
-    return topology.torus_walk(domains, link.edge, float(link.tier.wrap_multiple)) if link.tier.kind == "torus" else domains
+    if link.tier.kind != "torus":
+        return domains
+    return topology.torus_walk(domains, link.edge, float(link.tier.wrap_multiple))
 
 
 def _ways_out(kind: CollectiveName, inside: Numeric) -> Numeric:

@@ -70,8 +70,8 @@ class Published:
 
 
 PAPERS = {
-    "fa1": "rates of first-generation fused attention (Triton, FlashAttention 1), derived from llm-foundry's runs at 8k to "
-    "65k tokens; on A100 as in figures 5 and 6 of the FlashAttention-2 paper",
+    "fa1": "rates of first-generation fused attention (Triton, FlashAttention 1), derived from llm-foundry's runs at "
+    "8k to 65k tokens; on A100 as in figures 5 and 6 of the FlashAttention-2 paper",
     "fa2": "rates of the FlashAttention-3 paper, recalled",
     "fa3": "rates of the FlashAttention-3 paper, recalled",
 }

@@ -26,7 +26,7 @@ from hwsim.specs.library import ACCELERATORS, find, load_hardware
 
 TABLE, TRAINING = "kernels/gemm.csv.gz", "kernels/training_b200_a100pcie.csv.gz"
 BOX = "SimuMax's box"
-"""Source of training multiplies that stand for a training library on a loaded machine, not for the device at its best."""
+"""Source of multiplies that stand for a training library on a loaded machine, not for the device at its best."""
 TEXTS, SIZES = ("gpu", "source", "framework", "dtype"), ("m", "n", "k", "latency_us")
 LIBRARIES = {"sarathi/torch": "torch"}
 """Libraries of the table under their names in the profiles, where they differ."""
@@ -166,7 +166,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def training_rows(path: Path) -> pd.DataFrame:
-    """Multiplies as PyTorch runs them in training, all layouts, of the B200 box: half of the time at its power limit."""
+    """Multiplies as PyTorch runs them in training on the B200 box, all layouts: half of the time at its power limit."""
     table = read_table(path, ("hardware", "op", "m", "n", "k", "implied_time_us"))
     rows = table[(table["op"] == "matmul") & table["hardware"].str.contains("B200")]
     rows = rows.rename(columns={"implied_time_us": "latency_us"})

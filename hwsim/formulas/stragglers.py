@@ -10,8 +10,9 @@ from hwsim.formulas.types import Numeric
 def slowest_of(count: Numeric, delay: Numeric) -> Numeric:
     """By how much the slowest of `count` nodes holds up a step, over the step. [-]
 
-    Delays are rare and long: with exponentially distributed ones the largest of n exceeds the mean by ``H(n) - 1``, about
-    ``ln n``, times the mean. (Normal noise would give ``sqrt(2 ln n)``; throughput of measured jobs falls as ``ln n``.)
+    Delays are rare and long: with exponentially distributed ones the largest of n exceeds the mean by ``H(n) - 1``,
+    about ``ln n``, times the mean.
+    (Normal noise would give ``sqrt(2 ln n)``; throughput of measured jobs falls as ``ln n``.)
 
     Parameters
     ----------

@@ -170,18 +170,19 @@ def unfused_core(p: Plan) -> Operator:
     """Scores, mask and softmax, dropout and weighted sum as kernels of their own, over the full square of scores."""
     m, z, e = p.model, p.sizes, p.formats.activation
     matrices, scores = z.batch * z.heads, z.batch * z.heads * z.seq * z.context
+    passes = p.formats.score_passes
     query_key = Gemm(z.seq, z.context, m.head_dim, matrices, p.formats.gemm_input, e)
     weighted = Gemm(z.seq, m.head_dim, z.context, matrices, p.formats.gemm_input, e)
     drop = (Stream(scores * (2.0 * e + MASK_BYTES)),) if m.dropout else ()
     kept = scores * (2.0 * e + MASK_BYTES) if m.dropout else scores * e
     return Operator(
         "attention",
-        forward=(query_key, Stream(scores * 2.0 * e), *drop, weighted),
+        forward=(query_key, Stream(scores * 2.0 * e * passes), *drop, weighted),
         backward=(
             weighted,
             replace(weighted, m=z.context, k=z.seq),
             *drop,
-            Stream(scores * 3.0 * e),
+            Stream(scores * 3.0 * e * passes),
             query_key,
             weighted,
         ),

@@ -46,6 +46,7 @@ class Formats:
     """Memory traffic over that of a fused kernel; likewise below."""
     activation_passes: float = 1.0
     rope_passes: float = 1.0
+    score_passes: float = 1.0
 
 
 def linear(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from hwsim.specs.base import Bytes, Count, Fraction, Name, Ratio, Seconds, Spec, Text
+from hwsim.specs.base import Bytes, Count, Name, Ratio, Seconds, Spec, Text
 
 PrecisionName = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8"]
 AttentionName = Literal["flash", "unfused"]
@@ -106,10 +106,10 @@ class Framework(Spec):
     libraries: tuple[Name, ...] = ()
     """Kernel libraries in order of preference: the first whose curves the device has is taken, for multiplies and for
     attention; none: the device's own curves."""
-    selective: dict[Literal[OPERATORS], Rerun] = {"attention": Rerun(again=1.0)}
+    selective: dict[str, Rerun] = Field(default_factory=lambda: {"attention": Rerun(again=1.0)})
     """What selective recompute means: operator of a layer to what is run again and what is kept."""
     saves_quantised: bool = True
-    """What a multiply saves for its backward pass is in the format it multiplies (fp8, fp4), not in that of the activations."""
+    """A multiply saves its inputs for the backward pass in the format it multiplies (fp8, fp4), not as activations."""
     gathers_quantised: bool = True
     """Tensor-parallel peers gather the residual stream in the format it is multiplied in (fp8, fp4)."""
     overlap_tensor: Share = 0.0
@@ -135,6 +135,8 @@ class Framework(Spec):
     """The same for the MLP's activation."""
     rope_passes: Passes = 1.0
     """The same for rotary embeddings."""
+    score_passes: Passes = 1.0
+    """The same for the mask and softmax between the multiplies of unfused attention."""
     overlap_gradients: bool
     """Gradient reduction runs beside the last backward pass."""
     overlap_parameters: bool
@@ -160,7 +162,7 @@ class Framework(Spec):
     kernel_dispatch: Seconds
     """Host time per eager kernel added by the framework's own Python."""
     micro_batch_host: Seconds = 0.0
-    """Host time per micro-batch that nothing hides: schedule, data, loss scaling."""
+    """Host time per micro-batch beside the launches: schedule, data, loss scaling; the device works behind it."""
     step_host: Seconds = 0.0
     """Host time per step that nothing hides: optimizer launches, gradient norm, logging."""
     straggler: Ratio = 0.0

@@ -81,13 +81,13 @@ class Fact:
 @cache
 def sources() -> Mapping[str, Source]:
     """Every source by file name."""
-    return {name: source for name, source in _entries("sources.yaml", Source)}
+    return dict(_entries("sources.yaml", Source))
 
 
 @cache
 def tolerances() -> Mapping[str, Tolerance]:
     """Every group's tolerance."""
-    return {name: tolerance for name, tolerance in _entries("groups.yaml", Tolerance)}
+    return dict(_entries("groups.yaml", Tolerance))
 
 
 def _entries(file: str, spec: Any) -> Iterator[tuple[str, Any]]:

@@ -35,7 +35,8 @@ def kernel_errors() -> list[KernelErrors]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    return [_of_kind(kind, [row for row in rows if row["kind"] == kind]) for kind in dict.fromkeys(r["kind"] for r in rows)]
+    kinds = dict.fromkeys(row["kind"] for row in rows)
+    return [_of_kind(kind, [row for row in rows if row["kind"] == kind]) for kind in kinds]
 
 
 def _of_kind(kind: str, rows: list[dict[str, str]]) -> KernelErrors:

@@ -1,7 +1,8 @@
 """Pipeline parallelism (PP), plain or interleaved.
 
 Divides the layers into pp x vpp chunks (see hwsim.formulas.pipeline for the split of uneven models). A chunk sends its
-output to the next stage forward and its input gradient back; tensor-parallel peers send 1/tp each (SC'21, section 4.1) or all of it.
+output to the next stage forward and its input gradient back; tensor-parallel peers send 1/tp each (SC'21, section
+4.1) or all of it.
 """
 
 from __future__ import annotations
