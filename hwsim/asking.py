@@ -95,4 +95,5 @@ def asked(
 
 
 def overrides(settings: str | Sequence[str]) -> dict[str, Document]:
+    """Settings (`accelerator.memory.bandwidth=4 TB/s`, ...) by what they change."""
     return split_settings(arguments.texts("settings", settings))

@@ -59,7 +59,7 @@ def _first(problems: Sequence[str]) -> list[str]:
     return [*shown, f"… and {more:,} more"] if more else shown
 
 
-def did_you_mean(word: str, options: Collection[str], count: int = 3) -> str:
+def did_you_mean(word: str, options: Collection[str], count: int = 4) -> str:
     """Return `` - did you mean a, b?`` for the options that start with, resemble or hold `word`, or an empty string.
 
     Examples

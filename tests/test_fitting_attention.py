@@ -78,7 +78,7 @@ def few_traits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two kinds of kernels to choose from."""
     monkeypatch.setattr(attention, "TRAITS", {"query_rows": (64.0,), "decode_rows": (16.0, 64.0)})
     monkeypatch.setattr(attention, "PACKING", ((None, 4096.0),))
-    monkeypatch.setattr(attention, "PUBLISHED", attention.PUBLISHED[:4])
+    monkeypatch.setattr(attention, "PUBLISHED", [rate for rate in attention.PUBLISHED if rate.library == "fa2"])
 
 
 @pytest.mark.usefixtures("few_traits")

@@ -142,12 +142,16 @@ def test_published_runs_lie_in_their_printed_bands_as_often_as_said(board):
 
 
 def test_what_nobody_measured_says_so_and_gets_the_widest_band():
-    known = hwsim.estimate_training("7b", "h100-sxm-80", 8, framework="megatron")
-    assert known.band["family"] == "megatron on hopper"
+    known = hwsim.estimate_training("7b", "h100-sxm-80", 8, framework="nemo")
+    assert known.band["family"] == "nemo on hopper"
+    assert known.band["measured"]
     unknown = hwsim.estimate_training("7b", "gaudi3", 64, framework="megatron")
     assert unknown.band["family"] == "megatron"
+    assert not unknown.band["measured"]
     every = stored.bands().families
     assert every["any"].rows == max(band.rows for band in every.values())
+    assert unknown.step_time_low_s <= every["any"].low * unknown.step_time_s
+    assert unknown.step_time_high_s >= every["any"].high * unknown.step_time_s
     assert stored.family("nothing", "nobody") == ("any", every["any"])
     assert all(0 < band.low < 1 < band.high for band in every.values())
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hwsim.cli import options as o
-from hwsim.cli.output import emit
+from hwsim.cli.output import emit, write_with
 from hwsim.errors import UsageError, did_you_mean, shorten
 
 FIT = "Fit"
@@ -27,6 +27,12 @@ def fit(
     write: Annotated[
         bool, typer.Option("--write/--no-write", help="Write what was found into the profiles.", rich_help_panel=FIT)
     ] = False,
+    record: Annotated[
+        str | None,
+        typer.Option(
+            "--record", help="Write the errors left out, for the scoreboard, to this CSV.", rich_help_panel=FIT
+        ),
+    ] = None,
     date: Annotated[
         str | None, typer.Option("--date", help="Day of the fit in the sources (default: today).", rich_help_panel=FIT)
     ] = None,
@@ -41,6 +47,7 @@ def fit(
     from hwsim.fitting import fit as fit_kind
     from hwsim.fitting.profile_writer import write_fits
     from hwsim.report.fits import fit_rows, fits_view
+    from hwsim.report.fits import record as errors_record
 
     kinds = _kinds(only)
     with _progress(len(kinds)) as step:
@@ -49,6 +56,8 @@ def fit(
     data = {"schema_version": 1, "kind": "fit", "folder": folder, "kinds": kinds, "fits": rows, "written": []}
     if write:
         data["written"] = [str(path) for path in write_fits(fits, Path(profiles), date or _today())]
+    if record:
+        write_with(record, "--record", lambda path: path.write_text(errors_record(fits), encoding="utf-8"))
     emit(lambda: data, lambda: rows, lambda: fits_view(fits), (out, as_json, output))
 
 

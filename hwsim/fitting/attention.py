@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hwsim.fitting.attention_rows import Rows, accelerator, columns, inference_table, machine, training_rows
-from hwsim.fitting.fitted import Column, Fit, errors, left_out
+from hwsim.fitting.fitted import Column, Fit, errors, left_out, parts_of
 from hwsim.fitting.solver import Coefficient, solve
 from hwsim.formulas.attention import AttentionMachine
 from hwsim.specs.hardware import Accelerator
@@ -215,7 +215,9 @@ def fit_curve(profile: str, place: tuple[str, ...], sample: Sample, backward: Ro
     left = left_out(sample.rows.shapes(), fit)
     whole = written(traits, values, _backward(sample.machine(traits, values), backward))
     inside, outside = errors(sample.predict(traits, values), measured), errors(left, measured)
-    return Fit(profile, place, whole, f"aiconfigurator ({named})", inside, outside)
+    many = sample.rows.q_len > 1
+    parts = parts_of(left, measured, {"prefill": many, "decode": ~many})
+    return Fit(profile, place, whole, f"aiconfigurator ({named})", inside, outside, parts=parts)
 
 
 def _traits() -> list[dict[str, float]]:

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from hwsim.fitting.collective_rows import Cells, cells, joined, read_rows
-from hwsim.fitting.fitted import Column, Fit, errors, left_out
+from hwsim.fitting.fitted import Column, Fit, errors, left_out, parts_of
 from hwsim.fitting.protocols import IDEAL, Found, Lines, Place, fit_protocols, written
 from hwsim.formulas.collectives import crowding, steps
 from hwsim.specs.hardware import Cluster, CollectiveName, LibraryName, Protocol, Tier
 from hwsim.specs.library import CLUSTERS, find, load_hardware
-from hwsim.units import show
+from hwsim.units import MIB, show
 
 RINGS: Lines = (("ring", 2),) * 3
 LARGE = 2**24
@@ -244,7 +244,7 @@ def _wrong(predicted_s: Column, at: Cells) -> float:
 def _as_fit(target: Target, found: Found, values: Mapping[str, Any], field: str) -> Fit:
     """A fit of one field of the tier, with its errors on the machine's own cells."""
     own = found.at.weight >= 1.0
-    measured = found.at.seconds[own]
+    measured, large = found.at.seconds[own], found.at.size[own] >= MIB
     return Fit(
         profile=target.cluster,
         path=("tiers", target.tier, field),
@@ -252,4 +252,5 @@ def _as_fit(target: Target, found: Found, values: Mapping[str, Any], field: str)
         data=f"{own.sum()} cells of {target.gpu} ({SOURCES})",
         inside=errors(found.inside[own], measured),
         outside=errors(found.outside[own], measured),
+        parts=parts_of(found.outside[own], measured, {"from 1 MiB": large, "below 1 MiB": ~large}),
     )

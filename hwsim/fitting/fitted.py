@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ class Fit:
     """Profile of a relative with rows of its own."""
     unseen: Errors | None = None
     """On all rows, with the relative's curve and this device's data sheet: as if it had not been measured."""
+    parts: dict[str, Errors] = field(default_factory=dict)
+    """On rows left out of the fit, by kind of row."""
 
 
 def errors(predicted: Column, measured: Column) -> Errors:
@@ -59,6 +61,11 @@ def errors(predicted: Column, measured: Column) -> Errors:
         return Errors(0, float("nan"), float("nan"), float("nan"))
     size = np.abs(ratio)
     return Errors(len(ratio), float(np.median(size)), float(np.quantile(size, 0.9)), float(np.median(ratio)))
+
+
+def parts_of(predicted: Column, measured: Column, parts: dict[str, npt.NDArray[np.bool_]]) -> dict[str, Errors]:
+    """Errors by kind of row, those without rows left out."""
+    return {name: errors(predicted[kept], measured[kept]) for name, kept in parts.items() if kept.any()}
 
 
 def left_out(shapes: npt.NDArray[Any], fit: Callable[[npt.NDArray[np.bool_]], Callable[[], Column]]) -> Column:

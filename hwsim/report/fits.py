@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hwsim.fitting.fitted import Errors, Fit
@@ -29,6 +31,45 @@ def fit_rows(fits: Sequence[Fit]) -> list[dict[str, Any]]:
 
 def _errors(name: str, found: Errors) -> dict[str, float]:
     return {f"{name}_median": found.median, f"{name}_p90": found.p90, f"{name}_bias": found.bias}
+
+
+RECORD = ("kind", "profile", "place", "rows", "outside_median", "outside_p90")
+"""Columns of the record that the scoreboard reads."""
+
+
+def record(fits: Sequence[Fit]) -> str:
+    """The errors on rows left out as CSV: kernels by library, collectives by size, devices left out of their family."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(RECORD)
+    for kind, fit, found in _records(fits):
+        if math.isfinite(found.median):
+            errors = (found.rows, f"{found.median:.4f}", f"{found.p90:.4f}")
+            writer.writerow((kind, fit.profile, ".".join(fit.path), *errors))
+    return text.getvalue()
+
+
+def _records(fits: Sequence[Fit]) -> Iterator[tuple[str, Fit, Errors]]:
+    for fit in fits:
+        what, dtype = _what(fit.path)
+        apart = "libraries" in fit.path or fit.path[0] == "tiers"
+        of_library = ", by library" if "libraries" in fit.path else ""
+        if fit.parts and apart:
+            for part, found in fit.parts.items():
+                yield f"{what} {part}{dtype}", fit, found
+        elif not fit.parts and what != "attention":
+            yield f"{what}{dtype}{of_library}", fit, fit.outside
+        if fit.unseen:
+            yield f"{what}{dtype}, device left out", fit, fit.unseen
+
+
+def _what(path: Sequence[str]) -> tuple[str, str]:
+    """The kernel and, for a multiply, its format."""
+    if path[0] == "tiers":
+        return "collectives" + (" of serving engines" if "libraries" in path else ""), ""
+    kind = next(name for name in ("gemm", "attention", "stream") if name in path)
+    narrow = path[path.index("dtypes") + 1] if "dtypes" in path else "bf16"
+    return {"gemm": "GEMM", "stream": "memory-bound kernels"}.get(kind, kind), f" {narrow}" * (kind != "stream")
 
 
 def fits_view(fits: Sequence[Fit]) -> list[object]:

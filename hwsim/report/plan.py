@@ -152,10 +152,14 @@ def accuracy_line(estimate: TrainingEstimate) -> str:
     """Where the range of the step time comes from, and what the kernel curves rest on."""
     band, step = estimate.band, estimate.step_time_s
     low, high = (f"{edge / step - 1.0:+.0%}" for edge in (estimate.step_time_low_s, estimate.step_time_high_s))
-    whose = "no run like this was published; of all" if band["family"] == "any" else f"{band['family']}: of"
     runs = f"{band['rows']} published runs of {band['groups']} models"
-    share = f"{band['coverage']:.0%} took {low} to {high} of the prediction".replace("-", "−")
-    return f"{whose} {runs}, {share} · kernel curves {estimate.calibration}"
+    span = f"{low} to {high} of the prediction".replace("-", "−")
+    if band["measured"]:
+        known = f"{band['family']}: of {runs}, {band['coverage']:.0%} took {span}"
+    else:
+        of_family = "" if band["family"] == "any" else f" of {band['family']} elsewhere"
+        known = f"no run like this was published; from {runs}{of_family}, widened: {span}"
+    return f"{known} · kernel curves {estimate.calibration}"
 
 
 def runners_up(plan: Plan) -> Any:

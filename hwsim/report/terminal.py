@@ -11,7 +11,9 @@ from typing import Any
 PLAIN_WIDTH = 118
 WIDEST = 1000
 FULL, EMPTY = "█", "░"
-ASCII = str.maketrans({FULL: "#", EMPTY: ".", "·": "-", "–": "-", "×": "x", "─": "-", "━": "-", "…": ".", "±": "+-"})
+ASCII = str.maketrans(
+    {FULL: "#", EMPTY: ".", "·": "-", "–": "-", "×": "x", "─": "-", "━": "-", "…": ".", "±": "+-", "−": "-"}
+)
 
 
 def print_all(things: Sequence[Any]) -> None:

@@ -49,8 +49,14 @@ def bands() -> Bands:
 
 
 def family(framework: str, device_family: str) -> tuple[str, Band]:
-    """The narrowest family that holds a run and that was measured, and its band."""
+    """The narrowest family that holds a run and that was measured, and its band.
+
+    Where the framework was not measured on the device family, the band also holds that of all runs.
+    """
     known: Mapping[str, Band] = bands().families
-    names = (f"{framework} on {device_family}", framework, device_family, EVERYTHING)
-    name = next(name for name in names if name in known)
-    return name, known[name]
+    exact = f"{framework} on {device_family}"
+    name = next(name for name in (exact, framework, device_family, EVERYTHING) if name in known)
+    own, every = known[name], known[EVERYTHING]
+    if name == exact:
+        return name, own
+    return name, own.model_copy(update={"low": min(own.low, every.low), "high": max(own.high, every.high)})

@@ -16,6 +16,7 @@ from hwsim.specs.base import Fraction, Spec, Text
 from hwsim.specs.files import validate
 from hwsim.specs.library import DATA
 from hwsim.specs.reading import Document, parse_yaml, read_yaml
+from hwsim.units import GB, GIB
 
 FOLDER = DATA / "validation"
 Metric = Literal[
@@ -23,7 +24,7 @@ Metric = Literal[
     "allocated_memory", "activation_memory", "device_memory",
 ]  # fmt: skip
 """Step time and rates; bytes of tensors at an allocator's peak, of activations alone, or taken from the device."""
-UNITS: Mapping[str, float] = {"s": 1.0, "1/s": 1.0, "TFLOP/s": 1.0, "GiB": 2.0**30, "GB": 1e9}
+UNITS: Mapping[str, float] = {"s": 1.0, "1/s": 1.0, "TFLOP/s": 1.0, "GiB": GIB, "GB": GB}
 """Unit to what it is of the unit that predictions are compared in: s, 1/s, TFLOP/s, byte."""
 MEMORY = ("allocated_memory", "activation_memory", "device_memory")
 

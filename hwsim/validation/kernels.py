@@ -10,7 +10,7 @@ import numpy as np
 from hwsim.validation.facts import FOLDER
 
 RECORD = "fits.csv"
-"""Written by `hwsim fit --write`."""
+"""Written by `hwsim fit --record`."""
 
 
 @dataclass(frozen=True)
