@@ -95,6 +95,8 @@ class Framework(Spec):
     """Preset id."""
     title: Text = ""
     """The software and version meant."""
+    kin: Name | None = None
+    """Framework whose bands these runs count for too: the same software under other recipes."""
     master_copy: bool = True
     """Half-precision weights are stored beside fp32 masters; if not, the fp32 weights alone are (FSDP, MaxText)."""
     usual_zero: Annotated[int, Field(ge=0, le=3)] = 1

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.specs.bands import EVERYTHING, Band
-from hwsim.specs.library import load_hardware
+from hwsim.specs.library import load_framework, load_hardware
 from hwsim.validation.facts import MEMORY
 from hwsim.validation.published import Row, seconds_ratio
 
@@ -64,8 +64,11 @@ def bands_file(rows: Sequence[Row]) -> str:
 
 def _families(row: Row) -> Iterator[str]:
     device = load_hardware(row.fact.hardware).accelerator.family
-    framework = row.fact.given["framework"]
-    yield from (f"{framework} on {device}", framework, device, EVERYTHING)
+    framework = load_framework(row.fact.given["framework"])
+    for name in (framework.name, framework.kin):
+        if name:
+            yield from (f"{name} on {device}", name)
+    yield from (device, EVERYTHING)
 
 
 def interval(residuals: Residuals) -> tuple[float, float]:
