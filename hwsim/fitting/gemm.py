@@ -83,6 +83,8 @@ class Target:
     """Profile of the card that was measured, where another one holds the curve for its family."""
     note: str = ""
     """What a reader of the source should know."""
+    distant: bool = False
+    """The relative is of another family: nothing nearer was measured."""
 
     @property
     def sheet(self) -> str:
@@ -96,13 +98,14 @@ TARGETS = (
     Target("b200", "b200-sxm", "h100-sxm-80"),
     Target("b300", "b300-sxm", "b200-sxm"),
     Target("gb200", "gb200", "b200-sxm", note="large shapes of vllm ran throttled"),
-    Target("l40s", "l40s", "h100-sxm-80", ("weight_cache_gain",)),
-    Target("b60", "arc-b60", "l40s", ("weight_cache_gain", "floor")),
+    Target("l40s", "l40s", "h100-sxm-80", ("weight_cache_gain",), distant=True),
+    Target("b60", "arc-b60", "l40s", ("weight_cache_gain", "floor"), distant=True),
     Target(
         "v100_pcie",
         "v100-sxm2-32",
         "a100-sxm-80",
         card="v100-pcie-32",
+        distant=True,
         note="its latency holds the launch; odd m of 2 to 64 ran without matrix units and is missed by half",
     ),
 )
@@ -147,7 +150,7 @@ def fit_gemms(folder: Path) -> list[Fit]:
         for fit in fit_target(target, rows):
             if fit.path == ("kernels", "gemm"):
                 half[target.profile] = fit.values
-                fit = replace(fit, relative=target.relative, unseen=_unseen(target, rows, half))  # noqa: PLW2901
+                fit = replace(fit, relative=target.relative, distant=target.distant, unseen=_unseen(target, rows, half))  # noqa: PLW2901
             fits.append(fit)
     return fits
 

@@ -60,7 +60,8 @@ def _records(fits: Sequence[Fit]) -> Iterator[tuple[str, Fit, Errors]]:
         elif not fit.parts and what != "attention":
             yield f"{what}{dtype}{of_library}", fit, fit.outside
         if fit.unseen:
-            yield f"{what}{dtype}, device left out", fit, fit.unseen
+            whose = "of a family nobody measured" if fit.distant else "left out of its family"
+            yield f"{what}{dtype}, device {whose}", fit, fit.unseen
 
 
 def _what(path: Sequence[str]) -> tuple[str, str]:
