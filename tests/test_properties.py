@@ -370,7 +370,7 @@ def test_better_hardware_is_never_slower_without_launches(schedule: int) -> None
     @settings(FEW, max_examples=5)
     @given(cases(schedules=(schedule,)), FACTORS)
     def check(case: Case, factor: float) -> None:
-        framework = case.setting.job.framework.model_copy(update={"kernel_dispatch": 0.0})
+        framework = case.setting.job.framework.model_copy(update={"kernel_dispatch": 0.0, "micro_batch_host": 0.0})
         setting = replace(case.setting, job=case.setting.job.model_copy(update={"framework": framework}))
         free = Case(setting, case.space, case.index)
         _check_better_hardware(free, factor, _without_launches(setting.hardware))
@@ -381,7 +381,7 @@ def test_better_hardware_is_never_slower_without_launches(schedule: int) -> None
 @pytest.mark.parametrize("shard", [2.0, 8.0, 512.0])
 def test_better_hardware_is_never_slower_with_shard_groups(shard: float) -> None:
     """Gradient shards and their replicas hide behind one backward pass: the same second is not used twice."""
-    habits = {"kernel_dispatch": 0.0, "interference": 0.0}
+    habits = {"kernel_dispatch": 0.0, "micro_batch_host": 0.0, "interference": 0.0}
     framework = load_framework("megatron").model_copy(update=habits)
     hardware = _without_launches(_machine("a100-sxm-80"))
     model = Model(layers=2, hidden=4096, heads=32, kv_heads=8, vocab=50257)

@@ -42,12 +42,12 @@ class Fit:
     """On rows left out of the fit, each part of the shapes left out in turn."""
     relative: str = ""
     """Profile of a relative with rows of its own."""
-    distant: bool = False
-    """The relative is of another family: nothing nearer was measured."""
     unseen: Errors | None = None
     """On all rows, with the relative's curve and this device's data sheet: as if it had not been measured."""
     parts: dict[str, Errors] = field(default_factory=dict)
     """On rows left out of the fit, by kind of row."""
+    distant: bool = False
+    """The relative is of another family: nothing nearer was measured."""
 
 
 def errors(predicted: Column, measured: Column) -> Errors:
