@@ -111,8 +111,10 @@ def plot(board: Scoreboard, path: Path) -> None:
     ticks = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 2.5)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=8)
     axes.set_xticks([], minor=True)
+    every = [seconds_ratio(row) for row in board.rows]
+    axes.set_xlim(0.95 * min(0.9, *every), 1.05 * max(1.1, *every))
     axes.set_xlabel("predicted / published step time or memory")
-    inside = sum(abs(seconds_ratio(row) - 1.0) <= 0.1 for row in board.rows) / len(board.rows)
+    inside = sum(abs(ratio - 1.0) <= 0.1 for ratio in every) / len(every)
     axes.set_title(f"{inside:.0%} of {len(board.rows)} published figures are predicted within 10 %", fontsize=11)
     axes.legend(loc="lower right", fontsize=8, frameon=False)
     for side in ("top", "right"):
