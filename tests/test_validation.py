@@ -1,6 +1,7 @@
 """The scoreboard: facts, errors by hand, groups within their tolerance, bands that hold what they say."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,3 +168,9 @@ def test_every_framework_estimates(name):
     found = hwsim.estimate_training("llama-2-7b", "a100-sxm-80", 16, framework=name)
     assert found.step_time_low_s < found.step_time_s < found.step_time_high_s
     assert sum(found.time_s.values()) == pytest.approx(found.step_time_s)
+
+
+def test_the_readme_shows_this_scoreboard(board):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for group in board.groups:
+        assert f"| {group.name} | {group.rows} | {group.sources} | {group.mean:.1%} |" in readme, group.name
