@@ -305,3 +305,18 @@ def test_problems_of_a_device_inside_a_cluster_file_are_placed_there(tmp_path: P
     path.write_text("extends: dgx-h100\naccelerator:\n  extends: h100-sxm-80\n  memory: {bandwith: 3 TB/s}\n")
     with pytest.raises(InputFileError, match=r"mine.yaml:4: memory.bandwith: unknown field - did you mean bandwidth"):
         load_hardware(path)
+
+
+def test_a_chip_that_does_not_exist_is_called_by_its_name_and_was_not_measured(tmp_path):
+    """The README's example: one file that extends a device and overrides three fields."""
+    chip = tmp_path / "my-chip.yaml"
+    chip.write_text(
+        "name: double-hbm\nextends: h100-sxm-80\nmemory: {bandwidth: 6.7 TB/s}\npeak: {bf16: 1.5 PFLOP/s}\n"
+        "price: {rent: 9 USD/h}\n"
+    )
+    made_up = hwsim.plan(model="7b", hardware=str(chip), gpus=8).best
+    real = hwsim.plan(model="7b", hardware="h100-sxm-80", gpus=8).best
+    assert made_up.hardware["accelerator"] == "double-hbm"
+    assert (made_up.calibration, real.calibration) == ("inherited", "measured")
+    assert 1.2 < real.step_time_s / made_up.step_time_s < 1.6
+    assert hwsim.load_hardware(str(chip)).accelerator.title in ("", "double-hbm")

@@ -48,8 +48,19 @@ def resolve_extends(document: Document, find: Find) -> Document:
     whole = chain.pop()
     for child in reversed(chain):
         own = {key: value for key, value in child.data.items() if key != "extends"}
-        whole = replace(overlay(whole, replace(child, data=own)), source=child.source, path=child.path)
+        handed = replace(whole, data=_handed_down(whole.data, own))
+        whole = replace(overlay(handed, replace(child, data=own)), source=child.source, path=child.path)
     return whole
+
+
+def _handed_down(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+    """What a profile takes from the one it extends: not its title, and no claim to have been measured."""
+    data = {key: value for key, value in parent.items() if key != "title" or "name" not in child}
+    kernels, own = data.get("kernels"), child.get("kernels")
+    if isinstance(kernels, Mapping) and kernels.get("status") == "measured":
+        if not isinstance(own, Mapping) or "status" not in own:
+            data["kernels"] = {**kernels, "status": "inherited"}
+    return data
 
 
 def _parent(child: Document, name: str, find: Find) -> Document:
