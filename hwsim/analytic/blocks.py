@@ -47,7 +47,9 @@ class BlockCost:
     forward_kernels: Numeric = 0.0
     """Launches, forward."""
     backward_kernels: Numeric = 0.0
-    """Launches, backward and recompute."""
+    """Launches, backward."""
+    again_kernels: Numeric = 0.0
+    """Launches of what is run again."""
     flops: Numeric = 0.0
     """Executed by the matrix units."""
     saved_bytes: Numeric = 0.0
@@ -93,7 +95,9 @@ class Host:
     """What the host takes; the device works behind it."""
 
     launch_s: float
-    """Per kernel."""
+    """Per kernel of the forward pass, also where it is run again."""
+    backward_launch_s: float
+    """Per kernel of the backward pass."""
     micro_batch_s: float
     """Per micro-batch, half of it in either phase."""
 
@@ -103,7 +107,8 @@ def pace(cost: Any, host: Host) -> Pace:
     device_forward, device_backward = cost.forward_total_s, cost.backward_total_s
     around_s = 0.5 * host.micro_batch_s
     forward = np.maximum(device_forward, cost.forward_kernels * host.launch_s + around_s)
-    backward = np.maximum(device_backward, cost.backward_kernels * host.launch_s + around_s)
+    launches_s = cost.backward_kernels * host.backward_launch_s + cost.again_kernels * host.launch_s
+    backward = np.maximum(device_backward, launches_s + around_s)
     return Pace(forward, backward, cost.weight_s, (forward - device_forward) + (backward - device_backward))
 
 
@@ -183,7 +188,8 @@ def block_cost(
         + backward.memory_bound_s
         + repeated(needed.memory_bound_s, again.memory_bound_s),
         forward_kernels=1.0 * forward.kernels,
-        backward_kernels=backward.kernels + repeated(needed.kernels, again.kernels),
+        backward_kernels=1.0 * backward.kernels,
+        again_kernels=repeated(needed.kernels, again.kernels),
         flops=forward.flops + backward.flops + repeated(needed.flops, again.flops),
         saved_bytes=np.where(full, input_bytes, np.where(selective, kept, saved)),
         whole_bytes=saved,

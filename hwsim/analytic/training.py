@@ -207,8 +207,10 @@ def host_of(setting: Setting) -> Host:
     """What the host takes to launch a kernel and to turn from one micro-batch to the next."""
     kernels, framework = setting.hardware.accelerator.kernels, setting.job.framework
     graphs = framework.compiled if setting.job.graphs is None else setting.job.graphs
-    launch = kernels.graph_launch if graphs else kernels.launch + framework.kernel_dispatch
-    return Host(launch, framework.micro_batch_host)
+    if graphs:
+        return Host(kernels.graph_launch, kernels.graph_launch, framework.micro_batch_host)
+    python, autograd = framework.kernel_dispatch, framework.kernel_dispatch * framework.backward_dispatch
+    return Host(kernels.launch + python, kernels.launch + autograd, framework.micro_batch_host)
 
 
 def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:

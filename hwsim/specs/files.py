@@ -56,10 +56,9 @@ def resolve_extends(document: Document, find: Find) -> Document:
 def _handed_down(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     """What a profile takes from the one it extends: not its title, and no claim to have been measured."""
     data = {key: value for key, value in parent.items() if key != "title" or "name" not in child}
-    kernels, own = data.get("kernels"), child.get("kernels")
+    kernels = data.get("kernels")
     if isinstance(kernels, Mapping) and kernels.get("status") == "measured":
-        if not isinstance(own, Mapping) or "status" not in own:
-            data["kernels"] = {**kernels, "status": "inherited"}
+        data["kernels"] = {**kernels, "status": "inherited"}
     return data
 
 

@@ -163,6 +163,8 @@ class Framework(Spec):
     """Kernels are launched from graphs or a compiled program unless the job says otherwise."""
     kernel_dispatch: Seconds
     """Host time per eager kernel added by the framework's own Python."""
+    backward_dispatch: Share = 1.0
+    """The same for a kernel of the backward pass, which no Python enqueues, over that of a forward one."""
     micro_batch_host: Seconds = 0.0
     """Host time per micro-batch beside the launches: schedule, data, loss scaling; the device works behind it."""
     step_host: Seconds = 0.0
