@@ -174,3 +174,10 @@ def test_the_readme_shows_this_scoreboard(board):
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     for group in board.groups:
         assert f"| {group.name} | {group.rows} | {group.sources} | {group.mean:.1%} |" in readme, group.name
+
+
+def test_bands_need_every_row(tmp_path, capsys):
+    target = tmp_path / "bands.yaml"
+    assert run(["validate", "published", "--group", "nano", "--write-bands", str(target)], debug=False) == 2
+    assert "leave out --group" in capsys.readouterr().err
+    assert not target.exists()

@@ -8,7 +8,7 @@ import typer
 
 from hwsim.cli import options as o
 from hwsim.cli.output import emit, write_with
-from hwsim.errors import ToleranceError
+from hwsim.errors import ToleranceError, UsageError
 
 
 def published(
@@ -34,6 +34,9 @@ def published(
     import hwsim
     from hwsim.validation.kernels import kernel_errors
 
+    if write_bands and group:
+        msg = "--write-bands: bands come from every row: leave out --group"
+        raise UsageError(msg)
     board = hwsim.validate_published(group)
     if picture:
         from hwsim.report.scoreboard import plot
