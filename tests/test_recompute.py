@@ -103,3 +103,14 @@ def test_unknown_module_is_refused(wrong, said):
 def test_modules_are_named_in_the_answer():
     assert estimate(["mlp_act", "layernorm"]).job["recompute_modules"] == ["mlp_act", "layernorm"]
     assert estimate("mlp").strategy["recompute"] == "selective"
+
+
+@pytest.mark.parametrize("recompute", ["layernorm", ["core_attn"], ["mlp"], ["attn", "mlp"], "selective", "full"])
+def test_hfu_counts_what_is_run_again(recompute):
+    """HFU over MFU is executed over model FLOPs, but for the causal half of attention, which MFU counts in full."""
+    none, found = (
+        hwsim.estimate_training("llama-2-7b", "h100-sxm-80", 8, recompute=how, seq_len=512, zero=3)
+        for how in ("none", recompute)
+    )
+    executed = found.values["flops_per_device"] / none.values["flops_per_device"]
+    assert found.hfu / found.mfu == pytest.approx(executed, abs=0.02)

@@ -160,7 +160,7 @@ def _values(
         "band": {
             "family": name,
             "measured": name == f"{job.framework.name} on {hardware.accelerator.family}",
-            "coverage": band.coverage,
+            "coverage": round(band.coverage, 4),
             "rows": band.rows,
             "groups": band.groups,
         },

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from hwsim.cli import options as o
-from hwsim.cli.output import emit, write_with
-from hwsim.errors import UsageError, did_you_mean, shorten
+from hwsim.cli.output import emit, refuse_unwritable, write_with
+from hwsim.errors import InputFileError, UsageError, did_you_mean, shorten
 
 FIT = "Fit"
 
@@ -49,13 +49,22 @@ def fit(
     from hwsim.report.fits import fit_rows, fits_view
     from hwsim.report.fits import record as errors_record
 
-    kinds = _kinds(only)
+    kinds, day = _kinds(only), _day(date)
+    for path, flag in ((record, "--record"), (output, "--output")):
+        if path:
+            refuse_unwritable(path, flag)
+    if write and not Path(profiles).is_dir():
+        msg = f"--profiles {shorten(profiles, 200)}: no such folder"
+        raise UsageError(msg)
     with _progress(len(kinds)) as step:
         fits = [found for kind in kinds for found in step(kind, lambda kind=kind: fit_kind(kind, Path(folder)))]
+    if not fits:
+        msg = f"{folder}: nothing to fit: no table holds enough rows of a device that has a profile"
+        raise InputFileError([msg])
     rows = fit_rows(fits)
     data = {"schema_version": 1, "kind": "fit", "folder": folder, "kinds": kinds, "fits": rows, "written": []}
     if write:
-        data["written"] = [str(path) for path in write_fits(fits, Path(profiles), date or _today())]
+        data["written"] = [str(path) for path in write_fits(fits, Path(profiles), day)]
     if record:
         write_with(record, "--record", lambda path: path.write_text(errors_record(fits), encoding="utf-8"))
     emit(lambda: data, lambda: rows, lambda: fits_view(fits), (out, as_json, output))
@@ -74,10 +83,17 @@ def _kinds(only: str | None) -> list[str]:
     return [name for name in known if name in asked]
 
 
-def _today() -> str:
-    from datetime import UTC, datetime
+def _day(text: str | None) -> str:
+    """The day given, or today, as ISO 8601 writes it."""
+    from datetime import UTC, date, datetime
 
-    return datetime.now(UTC).date().isoformat()
+    if text is None:
+        return datetime.now(UTC).date().isoformat()
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        msg = f"--date {shorten(text)}: must be a day such as 2026-11-25"
+        raise UsageError(msg) from None
 
 
 @contextmanager

@@ -52,6 +52,23 @@ def write_file(path: Path, text: str) -> None:
     write_with(path, "-o", lambda target: target.write_text(text, encoding="utf-8"))
 
 
+def refuse_unwritable(path: str | Path, flag: str) -> None:
+    """Refuse a path that could not be written, before long work and not after it.
+
+    Raises
+    ------
+    UsageError
+        If it is a folder, or its folder is missing or closed.
+    """
+    target = Path(path).resolve()
+    if target.is_dir():
+        msg = f"{flag} {shorten(path, 200)}: is a folder"
+        raise UsageError(msg)
+    if not os.access(target.parent, os.W_OK):
+        msg = f"{flag} {shorten(path, 200)}: no folder there that can be written"
+        raise UsageError(msg)
+
+
 def write_with(path: str | Path, flag: str, write: Callable[[Path], Any]) -> None:
     """Let `write` make a temporary file beside `path` (or what it links to), then rename: never half a file.
 

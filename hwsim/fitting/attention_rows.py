@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hwsim.fitting.fitted import Column
-from hwsim.fitting.tables import positive, read_table
+from hwsim.fitting.tables import not_negative, positive, read_table
 from hwsim.formulas.attention import AttentionMachine, attention_backward_s, attention_forward_s, windowed_keys
 from hwsim.specs.hardware import Accelerator
 from hwsim.specs.library import load_hardware
@@ -76,7 +76,8 @@ def inference_table(folder: Path) -> pd.DataFrame:
 def _read(path: Path) -> pd.DataFrame:
     needed = ("gpu", "framework", "kernel", "past_kv", "window", "attn_dtype", "kv_dtype", "latency_us", *SIZES)
     table = positive(read_table(path, needed), path, (*SIZES, "latency_us"))
-    return table.assign(q_len=table.get("q_len", 1))
+    table = table.assign(q_len=table.get("q_len", 1))
+    return positive(not_negative(table, path, ("past_kv", "window")), path, ("q_len",))
 
 
 def columns(table: pd.DataFrame) -> Rows:

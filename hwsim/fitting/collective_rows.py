@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hwsim.fitting.fitted import Column
-from hwsim.fitting.tables import read_table
+from hwsim.fitting.tables import not_negative, positive, read_table
 from hwsim.formulas.collectives import RING_PHASES, wire_bytes
 from hwsim.units import GIB, MIB
 
@@ -31,6 +31,7 @@ LIBRARIES = {
     "nccl(torch.distributed)": "torch.distributed",
 }
 COLUMNS = ["gpu", "library", "version", "collective", "num_gpus", "gpus_per_node", "bytes", "latency_us"]
+CONSTANT_COLUMNS = ("category", "key", "system", "op", "n_devices", "message_bytes", "value", "low", "notes")
 SYSTEMS = {
     "A100 SXM NVLink3": "a100",
     "H100 SXM NVLink4": "h100",
@@ -81,13 +82,15 @@ class Cells:
 
 def read_rows(folder: Path) -> pd.DataFrame:
     """All measured collectives of a folder, in one table (see `COLUMNS`); bytes in the nccl-tests sense. [byte, us]"""
-    main = read_table(folder / MAIN, COLUMNS)
+    main = positive(read_table(folder / MAIN, COLUMNS), folder / MAIN, ("num_gpus", "latency_us"))
+    main = not_negative(main, folder / MAIN, ("bytes",))
     main["collective"] = main["collective"].replace(SAME)
     main["library"] = main["library"].replace(LIBRARIES)
     gathered = (main["gpu"] == "b60") & (main["collective"] == "all_gather")
     main.loc[gathered, "bytes"] *= main.loc[gathered, "num_gpus"]  # oneCCL counts what one rank gives
-    vtrain = read_table(folder / VTRAIN, ("hardware", "num_gpus", "bytes", "measured_value"))
-    constants = read_table(folder / CONSTANTS, ("category", "key", "system", "op", "n_devices", "message_bytes"))
+    sweep = ("num_gpus", "bytes", "measured_value")
+    vtrain = positive(read_table(folder / VTRAIN, ("hardware", *sweep)), folder / VTRAIN, sweep)
+    constants = read_table(folder / CONSTANTS, CONSTANT_COLUMNS)
     sends = main[main["gpu"].isin(SENDS) & (main["collective"] == "send_recv")]
     main = pd.concat([main, sends.assign(gpu=sends["gpu"].map(SENDS), library="nccl")])
     parts = [table[COLUMNS] for table in (main[main["bytes"] > 0], _vtrain(vtrain), _constants(constants))]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     place = printable(path)
     try:
         table = pd.read_csv(path, low_memory=False)
-    except (OSError, EOFError) as error:  # gzip raises EOFError for half a file
+    except (OSError, EOFError, zlib.error) as error:  # gzip raises the last two for half a file and for wrong bytes
         raise InputFileError([f"{place}: {getattr(error, 'strerror', None) or error}"]) from None
     except ValueError as error:  # no columns, rows of different lengths, not UTF-8
         raise InputFileError([f"{place}: is no CSV table: {' '.join(str(error).split())}"]) from None
@@ -38,6 +39,11 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return table
 
 
+def not_negative(table: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """The same table with `columns` as numbers, none of which may be below zero; raises as `positive` does."""
+    return _numbers(table, path, columns, "a number from 0", lambda numbers: numbers >= 0)
+
+
 def positive(table: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """The same table with `columns` as numbers, all of which must be above zero.
 
@@ -46,11 +52,17 @@ def positive(table: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.Data
     InputFileError
         Naming the file, row and column of every value that is no positive number.
     """
-    numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce")
-    wrong = ~(numbers > 0) | np.isinf(numbers)
+    return _numbers(table, path, columns, "a positive number", lambda numbers: numbers > 0)
+
+
+def _numbers(
+    table: pd.DataFrame, path: Path, columns: Sequence[str], wanted: str, holds: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").astype(float)
+    wrong = ~holds(numbers) | np.isinf(numbers)
     if wrong.to_numpy().any():
         raise InputFileError(
-            f"{printable(path)}: row {row}: {name}: must be a positive number, found {shorten(table.at[row, name])}"
+            f"{printable(path)}: row {row}: {name}: must be {wanted}, found {shorten(table.at[row, name])}"
             for row, name in wrong.stack().loc[lambda bad: bad].index
         )
     return table.assign(**{name: numbers[name].astype(float) for name in columns})

@@ -211,6 +211,9 @@ class Power(Spec):
         if self.idle > self.tdp:
             msg = f"idle {show(self.idle, 'w')} is more than the tdp, {show(self.tdp, 'w')}"
             raise ValueError(msg)
+        if self.unlimited is not None and self.unlimited < self.tdp:
+            msg = f"unlimited {show(self.unlimited, 'w')} is less than the tdp, {show(self.tdp, 'w')}"
+            raise ValueError(msg)
         return self
 
 
