@@ -369,3 +369,17 @@ def test_devices_left_out_have_a_table_of_their_own():
     assert "b200-sxm" in text
     assert fit_rows([fit])[0]["unseen_median"] == 0.05
     assert "Nothing to fit" in as_text(fits_view([]))
+
+
+def test_a_fit_is_refused_before_it_starts(tmp_path, capsys):
+    """Paths, days and empty tables: nothing is written, and nobody waits for minutes first."""
+    folder = _folder(tmp_path, _table("b200-sxm", "zx81", TRUE, 0.02, 100))
+    for arguments, code, message in (
+        (["--record", "/nonexist/x.csv"], 2, "no folder there"),
+        (["--date", "yesterday"], 2, "must be a day such as"),
+        (["--write", "--profiles", str(tmp_path / "nope")], 2, "no such folder"),
+        (["--record", str(tmp_path / "record.csv")], 3, "nothing to fit"),
+    ):
+        assert run(["fit", str(folder), "--only", "gemm", *arguments], debug=False) == code
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "record.csv").exists()

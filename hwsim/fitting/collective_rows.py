@@ -32,6 +32,7 @@ LIBRARIES = {
 }
 COLUMNS = ["gpu", "library", "version", "collective", "num_gpus", "gpus_per_node", "bytes", "latency_us"]
 CONSTANT_COLUMNS = ("category", "key", "system", "op", "n_devices", "message_bytes", "value", "low", "notes")
+MEASURED = ("alpha_measured", "busbw_measured")
 SYSTEMS = {
     "A100 SXM NVLink3": "a100",
     "H100 SXM NVLink4": "h100",
@@ -91,6 +92,8 @@ def read_rows(folder: Path) -> pd.DataFrame:
     sweep = ("num_gpus", "bytes", "measured_value")
     vtrain = positive(read_table(folder / VTRAIN, ("hardware", *sweep)), folder / VTRAIN, sweep)
     constants = read_table(folder / CONSTANTS, CONSTANT_COLUMNS)
+    measured = constants["category"].isin(MEASURED) & constants["system"].isin(SYSTEMS) & constants["op"].notna()
+    constants = positive(constants[measured], folder / CONSTANTS, ("n_devices", "value"))
     sends = main[main["gpu"].isin(SENDS) & (main["collective"] == "send_recv")]
     main = pd.concat([main, sends.assign(gpu=sends["gpu"].map(SENDS), library="nccl")])
     parts = [table[COLUMNS] for table in (main[main["bytes"] > 0], _vtrain(vtrain), _constants(constants))]

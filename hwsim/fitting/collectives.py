@@ -98,7 +98,7 @@ def fit_target(target: Target, rows: pd.DataFrame) -> list[Fit]:
     inner = cluster.model_copy(update={"tiers": (tier, *cluster.tiers[1:])})
     fits = [*by_kind.values(), *_engine_fits(target, inner, tier, rows), *_eager_fits(target, inner, tier, rows)]
     fits += _way_out(target, inner, rows) if target.way_out else []
-    if tier.name == PCIE:
+    if tier.name == PCIE and fits:
         data = "all_reduce with the sharing of large messages" if target.shared else "all_reduce without sharing"
         fits.append(replace(fits[0], path=("tiers", tier.name), values={"sharing": sharing}, data=data))
     return fits
