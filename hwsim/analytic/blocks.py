@@ -154,7 +154,6 @@ def block_cost(
 
     `rerun` says what selective recompute runs again and keeps, by operator; `early_stop`: full recompute leaves out
     what no backward pass needs.
-
     """
     forward, again, backward, needed = _Phase(), _Phase(), _Phase(), _Phase()
     saved: Numeric = 0.0

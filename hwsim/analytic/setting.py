@@ -10,12 +10,15 @@ from hwsim.costs.network import Network, network
 from hwsim.formulas.types import Numeric
 from hwsim.ops import block as block_ops
 from hwsim.ops.axes import tensor
-from hwsim.ops.count import Parameters, parameters
+from hwsim.ops.count import Parameters, multiplies, parameters
 from hwsim.ops.operator import Formats
 from hwsim.specs.hardware import Hardware
 from hwsim.specs.job import Precision, TrainingJob
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
+
+PASSES = ("norm_passes", "activation_passes", "rope_passes", "score_passes")
+"""What a framework says of its unfused kernels, and the operators go by."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,15 @@ class Setting:
         return parameters(self.model)
 
     @cached_property
+    def multiplies(self) -> dict[str, float]:
+        """Weights of each multiply of a layer, by operator."""
+        return multiplies(self.model)
+
+    @cached_property
     def formats(self) -> Formats:
         """Bytes per number in the operators."""
         numbers, framework = self.precision, self.job.framework
-        passes = (framework.norm_passes, framework.activation_passes, framework.rope_passes,
-              framework.score_passes)  # fmt: skip
+        passes = {name: getattr(framework, name) for name in PASSES}
         moved = {
             "fused": (2.0 * framework.gradient_bytes, 0.0),
             "separate": (numbers.gradient, numbers.gradient + 2.0 * framework.gradient_bytes),
@@ -61,7 +68,7 @@ class Setting:
         }[framework.accumulation]
         saved = numbers.gemm_input if framework.saves_quantised else numbers.activation
         gathered = numbers.gemm_input if framework.gathers_quantised else numbers.activation
-        return Formats(numbers.activation, numbers.gemm_input, saved, gathered, *moved, *passes)
+        return Formats(numbers.activation, numbers.gemm_input, saved, gathered, *moved, **passes)
 
 
 def block_plan(setting: Setting, s: Strategies) -> block_ops.Plan:

@@ -6,7 +6,6 @@ and an open grid of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -39,13 +38,6 @@ from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
 
 TIME_PARTS = ("forward", "backward", "recompute", "tp", "cp", "pp", "dp", "bubble", "optimizer", "launch", "straggler")
-MULTIPLIES: Mapping[str, Callable[[Model], float]] = {
-    "qkv": lambda m: 1.0 * m.hidden * m.head_dim * (m.heads + 2 * m.kv_heads),
-    "attention output": lambda m: 1.0 * m.heads * m.head_dim * m.hidden,
-    "mlp up": lambda m: 1.0 * m.hidden * m.ffn * (2 if m.gated else 1),
-    "mlp down": lambda m: 1.0 * m.ffn * m.hidden,
-}
-"""Weights of each multiply of a layer."""
 TRAFFIC_AXES = ("tp", "pp", "dp", "cp", "ep")
 
 
@@ -94,9 +86,9 @@ class TrainingColumns:
         attention = 4.0 * model.layers * model.heads * model.head_dim * s.seq_len * tokens
         head = 1.0 * model.vocab * (model.embedding_dim or model.hidden)
         everything = 2.0 * (counts.matmul - head) * tokens + attention
-        again = {name: rerun[name].again if name in rerun else 0.0 for name in ("attention", *MULTIPLIES)}
-        weights = sum(again[name] * size(model) for name, size in MULTIPLIES.items())
-        chosen = 2.0 * model.layers * weights * tokens + again["attention"] * attention
+        again = {name: operator.again for name, operator in rerun.items()}
+        weights = sum(again.get(name, 0.0) * size for name, size in self.setting.multiplies.items())
+        chosen = 2.0 * model.layers * weights * tokens + again.get("attention", 0.0) * attention
         return np.where(s.recompute == 2, everything, np.where(s.recompute == 1, chosen, 0.0))
 
     @property

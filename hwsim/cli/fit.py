@@ -50,7 +50,7 @@ def fit(
     from hwsim.report.fits import record as errors_record
 
     kinds, day = _kinds(only), _day(date)
-    for path, flag in ((record, "--record"), (output, "--output")):
+    for path, flag in ((record, "--record"), (output, "-o")):
         if path:
             refuse_unwritable(path, flag)
     if write and not Path(profiles).is_dir():

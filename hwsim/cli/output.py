@@ -60,13 +60,18 @@ def refuse_unwritable(path: str | Path, flag: str) -> None:
     UsageError
         If it is a folder, or its folder is missing or closed.
     """
+    if not os.access(_target(path, flag).parent, os.W_OK):
+        msg = f"{flag} {shorten(path, 200)}: no folder there that can be written"
+        raise UsageError(msg)
+
+
+def _target(path: str | Path, flag: str) -> Path:
+    """The file that a path leads to."""
     target = Path(path).resolve()
     if target.is_dir():
         msg = f"{flag} {shorten(path, 200)}: is a folder"
         raise UsageError(msg)
-    if not os.access(target.parent, os.W_OK):
-        msg = f"{flag} {shorten(path, 200)}: no folder there that can be written"
-        raise UsageError(msg)
+    return target
 
 
 def write_with(path: str | Path, flag: str, write: Callable[[Path], Any]) -> None:
@@ -78,10 +83,7 @@ def write_with(path: str | Path, flag: str, write: Callable[[Path], Any]) -> Non
         If the path, which `flag` gave, cannot be written.
     """
     try:
-        target = Path(path).resolve()
-        if target.is_dir():
-            msg = f"{flag} {shorten(path, 200)}: is a folder"
-            raise UsageError(msg)
+        target = _target(path, flag)
         if target.exists() and not target.is_file():
             write(target)
             return

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hwsim.costs.compute import device
+from hwsim.costs.compute import HALF, device
 from hwsim.fitting.fitted import Column, Errors, Fit, errors, left_out
 from hwsim.fitting.solver import Coefficient, solve
 from hwsim.fitting.tables import positive, read_table
@@ -34,7 +34,6 @@ DTYPES = {
     "bfloat16": "bf16", "float16": "bf16", "bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "nvfp4": "fp4", "fp4": "fp4",
 }  # fmt: skip
 INPUT_BYTES = {"bf16": 2.0, "fp8": 1.0, "fp4": 0.5}
-HALF = "bf16"
 TRAINING_SIZE, TRAINING_WEIGHT = 1024, 2.0
 FEWEST_ROWS = 60
 MICRO = 1e-6

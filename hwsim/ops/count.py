@@ -32,6 +32,11 @@ def whole_model(model: Model) -> Plan:
     return block_plan(model, strategies(devices=1, global_batch=1, seq_len=1, zero=0), _BYTES, True, 6.0, 30.0)
 
 
+def multiplies(model: Model) -> dict[str, float]:
+    """Weights of each multiply of a layer, by operator."""
+    return {each.name: float(each.matmul_parameters) for each in layer(whole_model(model)) if each.matmul_parameters}
+
+
 def parameters(model: Model) -> Parameters:
     """Count the parameters of a model.
 

@@ -14,10 +14,10 @@ PrecisionName = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8"]
 AttentionName = Literal["flash", "unfused"]
 OptimizerName = Literal["adam"]
 ModuleName = Literal["core_attn", "attn", "layernorm", "mlp_act", "mlp"]
-OPERATORS = (
+OperatorName = Literal[
     "attention norm", "qkv", "qk norm", "rope", "attention", "attention output", "attention residual", "mlp norm",
     "mlp up", "activation", "mlp down", "mlp residual",
-)  # fmt: skip
+]  # fmt: skip
 """Operators of a layer, as `hwsim explain` names them."""
 
 
@@ -74,6 +74,7 @@ class Rerun(Spec):
 
 
 _AGAIN, _DROPPED = Rerun(again=1.0), Rerun(keep=0.0)
+_ATTENTION: Mapping[OperatorName, Rerun] = MappingProxyType({"attention": _AGAIN})
 MODULES: Mapping[str, Mapping[str, Rerun]] = MappingProxyType(
     {
         "core_attn": {"attention": _AGAIN},
@@ -108,7 +109,7 @@ class Framework(Spec):
     libraries: tuple[Name, ...] = ()
     """Kernel libraries in order of preference: the first whose curves the device has is taken, for multiplies and for
     attention; none: the device's own curves."""
-    selective: dict[str, Rerun] = Field(default_factory=lambda: {"attention": Rerun(again=1.0)})
+    selective: dict[OperatorName, Rerun] = Field(default_factory=lambda: dict(_ATTENTION))
     """What selective recompute means: operator of a layer to what is run again and what is kept."""
     saves_quantised: bool = True
     """A multiply saves its inputs for the backward pass in the format it multiplies (fp8, fp4), not as activations."""

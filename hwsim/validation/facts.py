@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any, Literal
 
 from hwsim.errors import InputFileError
 from hwsim.specs.base import Fraction, Spec, Text
@@ -54,9 +52,6 @@ class Tolerance(Spec):
     """Mean error."""
     why: Text = ""
     """Mechanism that is missing where the aim is missed."""
-
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,7 @@ def read_facts(path: Path, source: Source) -> Iterator[Fact]:
     Raises
     ------
     InputFileError
-        For a row without a metric, a unit or a positive value: names file, line and field.
+        For an unknown metric or unit, naming file and row.
     """
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

@@ -11,13 +11,10 @@ import numpy as np
 from hwsim.analytic.estimate import TrainingEstimate, estimates
 from hwsim.analytic.training import evaluate
 from hwsim.asking import asked
-from hwsim.validation.facts import MEMORY, Fact, facts, sources, tolerances
+from hwsim.validation.facts import MEMORY, Fact, facts, tolerances
 
 if TYPE_CHECKING:
     import pandas as pd
-
-WORST = 0.25
-"""Rows further off than this are listed with their note."""
 
 
 @dataclass(frozen=True)
@@ -169,4 +166,4 @@ def score(name: str, rows: Sequence[Row]) -> Group:
     )
 
 
-__all__ = ["Group", "Row", "Scoreboard", "predict", "score", "scoreboard", "seconds_ratio", "sources"]
+__all__ = ["Group", "Row", "Scoreboard", "predict", "score", "scoreboard", "seconds_ratio"]
