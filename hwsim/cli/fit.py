@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hwsim.cli import options as o
-from hwsim.cli.output import emit, refuse_unwritable, write_with
+from hwsim.cli.output import emit, progress, refuse_unwritable, write_with
 from hwsim.errors import InputFileError, UsageError, did_you_mean, shorten
 
 FIT = "Fit"
@@ -56,8 +54,11 @@ def fit(
     if write and not Path(profiles).is_dir():
         msg = f"--profiles {shorten(profiles, 200)}: no such folder"
         raise UsageError(msg)
-    with _progress(len(kinds)) as step:
-        fits = [found for kind in kinds for found in step(kind, lambda kind=kind: fit_kind(kind, Path(folder)))]
+    fits = []
+    with progress(len(kinds), "fitting") as advance:
+        for kind in kinds:
+            advance(kind)
+            fits += fit_kind(kind, Path(folder))
     if not fits:
         msg = f"{folder}: nothing to fit: no table holds enough rows of a device that has a profile"
         raise InputFileError([msg])
@@ -94,22 +95,3 @@ def _day(text: str | None) -> str:
     except ValueError:
         msg = f"--date {shorten(text)}: must be a day such as 2026-11-25"
         raise UsageError(msg) from None
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """A bar on stderr, silent when nobody watches; gives what runs one step under a name."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("fitting", total=total)
-
-        def step(name: str, work: Any) -> Any:
-            bar.update(task, description=f"fitting {name}")
-            found = work()
-            bar.advance(task)
-            return found
-
-        yield step

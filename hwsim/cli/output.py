@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,19 @@ def write_with(path: str | Path, flag: str, write: Callable[[Path], Any]) -> Non
         why = str(error) if "format" in str(error).lower() else "is no file name"
         msg = f"{flag} {shorten(path, 200)}: {why}"
         raise UsageError(msg) from None
+
+
+@contextmanager
+def progress(total: int, doing: str) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr, silent when nobody watches; what it gives is called with the name of each part as it begins."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(doing, total=total, completed=-1)
+
+        def begin(name: str) -> None:
+            bar.update(task, description=f"{doing} {name}", advance=1)
+
+        yield begin

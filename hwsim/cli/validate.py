@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hwsim.cli import options as o
-from hwsim.cli.output import emit, write_with
+from hwsim.cli.output import emit, progress, refuse_unwritable, write_with
 from hwsim.errors import ToleranceError, UsageError
 
 
@@ -23,6 +23,13 @@ def published(
         str | None,
         typer.Option("--write-bands", help="Write the bands that estimates print, from these rows, to this YAML."),
     ] = None,
+    write_left_out: Annotated[
+        str | None,
+        typer.Option(
+            "--write-left-out",
+            help="Choose the constants again without each source, and write the errors to this CSV (2 min).",
+        ),
+    ] = None,
     out: o.FormatFlag = o.Format.TABLE,
     as_json: o.JsonFlag = False,
     output: o.OutFlag = None,
@@ -37,6 +44,8 @@ def published(
     if write_bands and group:
         msg = "--write-bands: bands come from every row: leave out --group"
         raise UsageError(msg)
+    if write_left_out:
+        _leave_out(write_left_out)
     board = hwsim.validate_published(group)
     if picture:
         from hwsim.report.scoreboard import plot
@@ -58,3 +67,13 @@ def published(
         names = ", ".join(f"{g.name} ({g.mean:.1%} of {g.tolerance:.1%})" for g in board.groups if not g.holds)
         msg = f"out of tolerance: {names}"
         raise ToleranceError(msg)
+
+
+def _leave_out(path: str) -> None:
+    """Predict every source with constants chosen without it, under a bar, and write the errors."""
+    from hwsim.validation.left_out import leave_out, record, sources_of_steps
+
+    refuse_unwritable(path, "--write-left-out")
+    with progress(len(sources_of_steps()), "leaving out") as advance:
+        text = record(leave_out(advance))
+    write_with(path, "--write-left-out", lambda target: target.write_text(text, encoding="utf-8"))

@@ -24,7 +24,8 @@ def view(board: Scoreboard, kernels: Sequence[KernelErrors], every_row: bool) ->
     more = "" if every_row or len(off) <= MOST_ROWS else f" (the worst {MOST_ROWS} of {len(off)}; --rows lists all)"
     reasons = [f"{group.name}: {group.why}" for group in board.groups if group.why]
     return [
-        "[bold]Published training runs[/bold]: mean error per group, every source counted alike",
+        "[bold]Published training runs[/bold]: mean error per group, every source counted alike; left out: "
+        "with constants chosen without the source",
         simple_table([group_line(group) for group in board.groups]),
         *(["[bold]Kernels and collectives[/bold], on shapes left out of the fit", kernel_table(kernels)]
           if kernels else []),
@@ -41,6 +42,7 @@ def group_line(group: Group) -> dict[str, str]:
         "rows": str(group.rows),
         "sources": str(group.sources),
         "mean": f"{group.mean:.1%}",
+        "left out": "" if group.left_out is None else f"{group.left_out:.1%}",
         "median": f"{group.median:.1%}",
         "worst": f"{group.worst:.0%}",
         "bias": f"{group.bias:+.1%}",

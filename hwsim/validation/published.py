@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import csv
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,13 @@ import numpy as np
 from hwsim.analytic.estimate import TrainingEstimate, estimates
 from hwsim.analytic.training import evaluate
 from hwsim.asking import asked
-from hwsim.validation.facts import MEMORY, Fact, facts, tolerances
+from hwsim.validation.facts import FOLDER, MEMORY, Fact, facts, tolerances
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LEFT_OUT = "left_out.csv"
+"""Written by `hwsim validate published --write-left-out`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Group:
     sources: int
     mean: float
     """Mean of the sources' mean errors."""
+    left_out: float | None
+    """The same with constants chosen without each source, as last recorded; None for memory and parts of a group."""
     median: float
     worst: float
     bias: float
@@ -112,10 +118,10 @@ def predict(fact: Fact) -> Row:
     """The prediction for one fact."""
     setting, strategies = asked(fact.model, fact.hardware, fact.devices, settings=fact.settings, **fact.given)
     estimate = estimates(evaluate(setting, strategies))[0]
-    return Row(fact, _value(estimate, fact.metric), _inside(estimate, fact))
+    return Row(fact, value_of(estimate, fact.metric), _inside(estimate, fact))
 
 
-def _value(estimate: TrainingEstimate, metric: str) -> float:
+def value_of(estimate: TrainingEstimate, metric: str) -> float:
     """A figure of an estimate in the convention of the metric."""
     if metric == "hardware_tflops_per_device":
         return float(estimate.model_tflops_per_device * estimate.hfu / estimate.mfu)
@@ -141,22 +147,33 @@ def _inside(estimate: TrainingEstimate, fact: Fact) -> bool:
     """Whether the published step time lies in the estimate's band; a run that was measured did fit."""
     if fact.metric in MEMORY:
         return bool(estimate.fits)
-    step, value = estimate.step_time_s, _value(estimate, fact.metric)
+    step, value = estimate.step_time_s, value_of(estimate, fact.metric)
     seconds = fact.published if fact.metric == "step_time" else step * value / fact.published
     return bool(estimate.step_time_low_s <= seconds <= estimate.step_time_high_s)
+
+
+def left_out_errors() -> Mapping[str, float]:
+    """Source to its mean error under constants that were chosen without it, as last recorded."""
+    path = FOLDER / LEFT_OUT
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["source"]: float(row["mean"]) for row in csv.DictReader(file)}
 
 
 def score(name: str, rows: Sequence[Row]) -> Group:
     """Score one group: errors in step time or bytes, averaged by source first."""
     ratios = np.array([seconds_ratio(row) - 1.0 for row in rows])
     origin = np.array([row.fact.source for row in rows])
-    by_source = [ratios[origin == source] for source in sorted(set(origin))]
+    names, known, timed = sorted(set(origin)), left_out_errors(), rows[0].fact.metric not in MEMORY
+    by_source = [ratios[origin == source] for source in names]
     limit = tolerances().get(name)
     return Group(
         name=name,
         rows=len(rows),
         sources=len(by_source),
         mean=float(np.mean([np.mean(np.abs(errors)) for errors in by_source])),
+        left_out=float(np.mean([known[name] for name in names])) if set(names) <= known.keys() and timed else None,
         median=float(np.median(np.abs(ratios))),
         worst=float(np.abs(ratios).max()),
         bias=float(np.mean([np.mean(errors) for errors in by_source])),
@@ -166,4 +183,4 @@ def score(name: str, rows: Sequence[Row]) -> Group:
     )
 
 
-__all__ = ["Group", "Row", "Scoreboard", "predict", "score", "scoreboard", "seconds_ratio"]
+__all__ = ["Group", "Row", "Scoreboard", "predict", "score", "scoreboard", "seconds_ratio", "value_of"]
