@@ -95,5 +95,34 @@ def test_a_dense_model_may_name_the_fields_of_experts():
     plain = {"layers": 2, "hidden": 64, "heads": 4}
     silent = {"experts": 0, "experts_per_token": None, "shared_experts": 0, "expert_ffn": None, "dense_layers": 0}
     assert hwsim.load_model(plain | silent) == hwsim.load_model(plain)
-    with pytest.raises(InputFileError, match="experts: mixture-of-experts layers are not supported yet"):
-        hwsim.load_model(plain | {"experts": 8})
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"experts": 4, "experts_per_token": 8}, "experts_per_token 8 is more than experts 4"),
+        ({"shared_experts": 1}, "shared_experts need experts"),
+        ({"experts": 4, "dense_layers": 2}, "dense_layers 2 leave none of 2"),
+        (
+            {"experts": 4, "dense_layers": 1, "expert_layers": 2},
+            "expert_layers 2 are more than the 1 left for them",
+        ),
+        ({"window": 8, "window_layers": 3}, "window_layers 3 are more than layers 2"),
+        ({"kv_rank": 16}, "latent attention needs kv_rank, rope_dim, nope_dim, v_dim"),
+        ({"patch": 14}, "patch and image go together"),
+        ({"norms": 1}, "norms: 1 needs parallel attention and MLP"),
+        ({"encoder": {"layers": 2, "encoder": {"layers": 2}}}, "encoder: a decoder needs a head"),
+        ({"vision": {"tower": {"layers": 2, "hidden": 32, "heads": 2}}}, "needs patch and image, in pixels"),
+    ],
+)
+def test_contradictions_are_refused(fields, reason):
+    with pytest.raises(InputFileError, match=reason):
+        hwsim.load_model({"layers": 2, "hidden": 64, "heads": 4} | fields)
+
+
+def test_an_encoder_takes_what_it_leaves_out_from_its_decoder():
+    model = hwsim.load_model({"layers": 2, "hidden": 64, "heads": 4, "norm": "rmsnorm", "encoder": {"layers": 3}})
+    encoder = model.encoder
+    assert (encoder.layers, encoder.hidden, encoder.norm, encoder.qkv_bias) == (3, 64, "rmsnorm", False)
+    assert not encoder.causal
+    assert encoder.head == "none"
