@@ -65,7 +65,7 @@ def plan(
     gpus
         Devices of the job.
     task
-        `train`.
+        `train` or `finetune` (the same search; say what is trained with `method`).
     objective
         `throughput`, `latency`, `cost` or `energy`.
     top
@@ -80,7 +80,8 @@ def plan(
     profiles
         Folder of hardware profiles to look in first.
     job
-        `global_batch`, `seq_len`, `precision`, `optimizer`, `attention`, `graphs`, `framework`.
+        `global_batch`, `seq_len`, `precision`, `optimizer`, `attention`, `graphs`, `framework`, `method` (full, lora,
+        qlora), `rank`, `frozen` (stacks), `source_len`, `images`, `imbalance`, `capacity`.
 
     Raises
     ------
@@ -89,10 +90,10 @@ def plan(
     InfeasibleError
         If nothing fits: what binds, by how much, and the nearest change that fits.
     """
-    if arguments.text("task", task) in ("finetune", "infer"):
-        msg = f"task {task} is not built yet: only train is"
+    if arguments.text("task", task) == "infer":
+        msg = "task infer is not built yet: train and finetune are"
         raise UsageError(msg)
-    arguments.choice("task", task, ("train",))
+    arguments.choice("task", task, ("train", "finetune"))
     arguments.choice("objective", objective, OBJECTIVES)
     target_tokens_per_s = arguments.target_tokens_per_s(tokens, target_days, target_tokens_per_s)
     arguments.whole("top", top, 1000)
@@ -129,10 +130,10 @@ def estimate_training(
     model, hardware, gpus, settings, profiles
         As for `plan`.
     given
-        Strategy columns (`tp`, `pp`, `vpp`, `cp`, `zero`, `shard`, `micro_batch`, `recompute`, `sequence_parallel`,
-        `schedule`, `order`, and `global_batch`, `seq_len`), numbers or arrays of equal length, and job fields
-        (`recompute` also takes a list of modules to run again: core_attn, attn, layernorm, mlp_act, mlp)
-        (`precision`, `optimizer`, `attention`, `graphs`, `framework`).
+        Strategy columns (`tp`, `pp`, `vpp`, `cp`, `ep`, `etp`, `zero`, `shard`, `micro_batch`, `recompute`,
+        `sequence_parallel`, `schedule`, `order`, and `global_batch`, `seq_len`), numbers or arrays of equal length
+        (`recompute` also takes a list of modules to run again: core_attn, attn, layernorm, mlp_act, mlp, ...), and
+        job fields, those of `plan`.
 
     Returns
     -------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping
+from math import gcd
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -13,9 +14,10 @@ from hwsim.analytic.training import illegal
 from hwsim.errors import InputFileError, UsageError, did_you_mean, shorten
 from hwsim.formulas.pipeline import INTERLEAVED
 from hwsim.formulas.types import Numeric
+from hwsim.ops.axes.tensor import divided_widths
 from hwsim.search.space import divisors
 from hwsim.specs.hardware import Accelerator, Cluster
-from hwsim.specs.job import MODULES, AttentionName, ModuleName, OptimizerName, PrecisionName
+from hwsim.specs.job import MODULES, AttentionName, MethodName, ModuleName, OptimizerName, PrecisionName, StackName
 from hwsim.specs.model import Model
 from hwsim.specs.reading import Document
 from hwsim.specs.strategy import CODES, COLUMN_NAMES, RECOMPUTES, Strategies, strategies
@@ -26,8 +28,12 @@ MAX_SEQ_LEN = 10**8
 LARGEST = 2.0**60
 """Largest size of a kernel or a message."""
 CHOICES = {"precision": get_args(PrecisionName), "attention": get_args(AttentionName),
-           "optimizer": get_args(OptimizerName)}  # fmt: skip
-JOB_ALONE = (*CHOICES, "graphs")
+           "optimizer": get_args(OptimizerName), "method": get_args(MethodName)}  # fmt: skip
+WHOLE = {"rank": 10**5, "source_len": MAX_SEQ_LEN, "seq_len": MAX_SEQ_LEN, "global_batch": MAX_BATCH}
+"""Job fields that are whole numbers from 1, and the largest."""
+REAL = {"images": (0.0, 1e4), "imbalance": (1.0, 1e3), "capacity": (0.0, 1e3)}
+"""Job fields that are numbers within a range."""
+JOB_ALONE = (*CHOICES, "graphs", "rank", "source_len", *REAL, "frozen")
 """Job fields that are no strategy columns."""
 JOB = (*JOB_ALONE, "seq_len", "global_batch")
 """Job fields that flags, keyword arguments and ``--set job.NAME=VALUE`` give."""
@@ -38,7 +44,6 @@ LIBRARY_ALIASES: Mapping[str, tuple[str, ...]] = {
     "sarathi/torch": ("torch",), "pytorch": ("torch",), "cublas": ("torch",),
 }  # fmt: skip
 """Other names of the same libraries."""
-EXPERTS = ("ep", "etp")
 SIZES: Mapping[str, Mapping[str, float | None]] = {
     "gemm": {"m": None, "n": None, "k": None, "batch": 1.0},
     "attention": {"q_len": None, "kv_len": None, "heads": None, "kv_heads": None, "head_dim": None, "batch": 1.0,
@@ -72,6 +77,11 @@ def texts(name: str, value: Any) -> list[str]:
         msg = f"{name}: must be a text or a list of texts, not {shorten(value)}"
         raise UsageError(msg)
     return [text(name, item) for item in items]
+
+
+def listed(name: str, value: Any) -> list[str]:
+    """Texts, as a list or between commas."""
+    return [item.strip() for item in value.split(",")] if isinstance(value, str) else texts(name, list(value))
 
 
 def folder(name: str, value: Any) -> str | Path | None:
@@ -213,13 +223,9 @@ def take_modules(given: MutableMapping[str, Any]) -> tuple[ModuleName, ...]:
 
 
 def strategy_columns(given: Mapping[Any, Any]) -> dict[str, npt.NDArray[Any]]:
-    """Readable columns, without expert parallelism, which is not built yet."""
+    """Readable columns."""
     columns = {str(name): value for name, value in given.items() if value is not None}
-    named(columns, (*COLUMN_NAMES, *EXPERTS))
-    for name in EXPERTS:
-        if name in columns and np.any(group_sizes(name, columns.pop(name)) > 1):
-            msg = f"--{name}: needs a mixture-of-experts model, which is not supported yet: leave it at 1"
-            raise UsageError(msg)
+    named(columns, COLUMN_NAMES)
     return {name: column(name, value) for name, value in columns.items()}
 
 
@@ -257,8 +263,14 @@ def job_fields(given: MutableMapping[str, Any]) -> dict[str, Any]:
         elif name == "graphs" and not isinstance(value, bool | np.bool_):
             msg = f"graphs: must be true or false, not {shorten(value)}"
             raise UsageError(msg)
+        elif name in REAL:
+            if numbers(name, value, *REAL[name]).ndim:
+                msg = f"{name}: must be one number, not {shorten(value)}"
+                raise UsageError(msg)
+        elif name == "frozen":
+            job[name] = tuple(choice("frozen", item, get_args(StackName)) for item in listed("frozen", value))
         elif name != "graphs":
-            whole(name, value, MAX_SEQ_LEN if name == "seq_len" else MAX_BATCH)
+            whole(name, value, WHOLE[name])
     return job
 
 
@@ -309,6 +321,11 @@ BROKEN = {
     "{slices} for sequence parallelism",
     "cp does not divide the sequence into 2 cp chunks": "sequence {seq_len} must be a multiple of 2 x cp = {halves}",
     "fewer layers than pipeline chunks": "pp x vpp = {pp} x {vpp} = {chunks} chunks for {layers} layers",
+    "ep needs a mixture-of-experts model": "ep {ep} x etp {etp}: {name} has no experts (--ep)",
+    "ep does not divide the experts": "ep {ep} must divide {experts} experts",
+    "etp does not divide the expert's ffn": "etp {etp} must divide the expert's ffn {expert_ffn}",
+    "ep x etp does not divide tp x cp x dp": "ep x etp = {ep} x {etp} must divide tp x cp x dp = {stage}",
+    "experts with tp need sequence parallelism": "experts with tp {tp} need sequence parallelism",
     "vpp needs pp > 1": "vpp {vpp} needs pp > 1",
     "vpp > 1 is the interleaved schedule": "vpp {vpp} is the interleaved schedule, not {schedule}",
     "dualpipe needs an even pp and 2 pp micro-batches": "dualpipe needs an even pp (it is {pp}) and at least 2 x pp "
@@ -335,9 +352,10 @@ def refuse_illegal(model: Model, s: Strategies) -> None:
     row: dict[str, Any] = s.row(first)
     tp, pp, cp, dp = (row[axis] for axis in ("tp", "pp", "cp", "dp"))
     values = model.model_dump() | row | {
-        "ranks": tp * pp * cp * dp, "unit": dp * row["micro_batch"], "data": dp * cp, "slices": cp * tp,
-        "halves": 2 * cp, "chunks": pp * row["vpp"], "micro_batches": row["global_batch"] / dp / row["micro_batch"],
-        "tps": ", ".join(str(size) for size in divisors(model.heads) if model.ffn % size == 0),
+        "ranks": tp * pp * cp * dp, "unit": dp * row["micro_batch"], "data": dp * cp, "stage": tp * cp * dp,
+        "slices": cp * tp, "halves": 2 * cp, "chunks": pp * row["vpp"],
+        "micro_batches": row["global_batch"] / dp / row["micro_batch"],
+        "tps": ", ".join(str(size) for size in divisors(gcd(*divided_widths(model)))),
     }  # fmt: skip
     said = "; ".join(BROKEN.get(reason, reason).format(**values) for reason, mask in masks.items() if mask[first])
     msg = f"strategy {first}: {said}" if s.shape else said

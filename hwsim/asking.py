@@ -74,7 +74,7 @@ def asked(
     model: ModelLike, hardware: HardwareLike, gpus: int, *, settings: str | Sequence[str] = (), **given: Any
 ) -> tuple[Setting, Strategies]:
     """The setting and the strategies asked for, legal ones only, with defaults where nothing was."""
-    arguments.named(given, (*COLUMN_NAMES[1:], *arguments.EXPERTS, *arguments.JOB, *OTHERS))
+    arguments.named(given, (*COLUMN_NAMES[1:], *arguments.JOB, *OTHERS))
     job = {name: given.pop(name) for name in (*arguments.JOB_ALONE, *OTHERS) if name in given}
     modules = arguments.take_modules(given)
     columns = arguments.strategy_columns(given)

@@ -11,7 +11,7 @@ from brute_force import Step, whole_parameters
 
 from hwsim.analytic.training import Setting, TrainingColumns, evaluate, illegal
 from hwsim.specs.hardware import Hardware
-from hwsim.specs.job import OPTIMIZER_STATE_BYTES, PRECISIONS, TrainingJob
+from hwsim.specs.job import OPTIMIZERS, PRECISIONS, TrainingJob
 from hwsim.specs.library import load_framework, load_hardware
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies, strategies
@@ -118,7 +118,7 @@ def plain_bytes(precision: str) -> dict[str, int]:
         "gathered": formats.gemm_input,
         "weight": formats.weight,
         "master": formats.master,
-        "moments": OPTIMIZER_STATE_BYTES["adam"],
+        "moments": OPTIMIZERS["adam"].matrix,
         "gradient": framework.gradient_bytes,
         "reduce": framework.reduce_bytes,
         "logit": framework.logit_bytes,

@@ -97,6 +97,11 @@ def _stage_layers(d: Draw) -> Row:
     return {"layers": d.whole(1, 10_000), "pp": pp, "vpp": d.whole(1, 64), "stage": d.below(pp)}
 
 
+def _layers_before(d: Draw) -> Row:
+    row = _stage_layers(d)
+    return {"first": d.below(row["layers"]), **row}
+
+
 def _members(d: Draw) -> Row:
     size = d.whole(1, 10**5)
     outside = 1.0 + d.below(size)
@@ -177,6 +182,7 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
     ),
     "gemm.gemm_s": lambda d: _multiply(d) | _elements(d) | {"machine": _gemm_machine(d)},
     "pipeline.stage_layers": _stage_layers,
+    "pipeline.layers_before": _layers_before,
     "pipeline.in_flight_chunks": _in_flight,
     "pipeline.bubble_s": _bubble,
     "power.sustained_share": lambda d: {

@@ -468,7 +468,9 @@ def _by_row(setting: Setting, space: Space) -> list[tuple[int, float, float]]:
     """Index, step seconds and reserved bytes of every candidate a plan may choose, judged row by row."""
     s = space.decode(np.arange(space.size)).take(slice(None))
     legal, answers = _legal(setting, s), evaluate(setting, s)
-    rows = np.broadcast_to(np.stack([np.broadcast_to(getattr(s, n), s.shape) for n in COLUMN_NAMES]), (15, *s.shape)).T
+    rows = np.broadcast_to(
+        np.stack([np.broadcast_to(getattr(s, n), s.shape) for n in COLUMN_NAMES]), (len(COLUMN_NAMES), *s.shape)
+    ).T
     kept, seen = [], set()
     limit = setting.job.framework.zero_with_pipeline
     low_stage = bool((space.shardings[:, 0] <= limit).any())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +19,40 @@ from hwsim.ops.work import Collective, Gemm, Work
 from hwsim.specs.job import Rerun
 
 SELECTIVE, FULL = 1, 2
+AXES = ("tp", "cp", "ep")
+PART_OF = {"etp": "ep"}
+"""Axes that are told with another."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Parameters that one device holds of a block before ZeRO, dense ones or those of its experts."""
+
+    parameters: Numeric = 0.0
+    trained: Numeric = 0.0
+    """Those that get a gradient."""
+    matrices: Numeric = 0.0
+    """Trained ones in the matrices of layers."""
+    factors: Numeric = 0.0
+    """Rows and columns of trained matrices, and the length of trained vectors."""
+    frozen_matrices: Numeric = 0.0
+    """Those that are not trained and may be stored in a format of their own."""
+
+    def __add__(self, other: Weights) -> Weights:
+        return Weights(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def times(self, factor: Numeric) -> Weights:
+        """As many blocks."""
+        return Weights(**{f.name: factor * getattr(self, f.name) for f in fields(self)})
+
+    def less(self, parameters: Numeric) -> Weights:
+        """Without some trained parameters that are held elsewhere."""
+        return replace(
+            self, parameters=self.parameters - parameters, trained=np.maximum(self.trained - parameters, 0.0)
+        )
+
+
+NO_WEIGHTS = Weights()
 
 
 @dataclass(frozen=True)
@@ -39,9 +73,13 @@ class BlockCost:
     cp_forward_s: Numeric = 0.0
     """Exposed context-parallel communication."""
     cp_backward_s: Numeric = 0.0
+    ep_forward_s: Numeric = 0.0
+    """Exposed expert-parallel communication."""
+    ep_backward_s: Numeric = 0.0
     tp_busy_s: Numeric = 0.0
     """All tensor-parallel communication, hidden or not; likewise the next."""
     cp_busy_s: Numeric = 0.0
+    ep_busy_s: Numeric = 0.0
     memory_bound_s: Numeric = 0.0
     """Part of the compute above that waits for device memory."""
     forward_kernels: Numeric = 0.0
@@ -60,17 +98,26 @@ class BlockCost:
     """Sent over tp."""
     cp_bytes: Numeric = 0.0
     """Sent over cp."""
-    parameters: Numeric = 0.0
+    ep_bytes: Numeric = 0.0
+    """Sent over ep and etp."""
+    dense: Weights = NO_WEIGHTS
+    experts: Weights = NO_WEIGHTS
 
     @property
     def forward_total_s(self) -> Numeric:
         """Forward with its exposed communication."""
-        return self.forward_s + self.tp_forward_s + self.cp_forward_s
+        return self.forward_s + self.tp_forward_s + self.cp_forward_s + self.ep_forward_s
 
     @property
     def backward_total_s(self) -> Numeric:
         """Backward and recompute with their exposed communication."""
-        return self.input_s + self.weight_s + self.recompute_s + self.tp_backward_s + self.cp_backward_s
+        compute_s = self.input_s + self.weight_s + self.recompute_s
+        return compute_s + self.tp_backward_s + self.cp_backward_s + self.ep_backward_s
+
+    @property
+    def parameters(self) -> Numeric:
+        """On one device."""
+        return self.dense.parameters + self.experts.parameters
 
 
 @dataclass(frozen=True)
@@ -120,8 +167,8 @@ class Machine:
     network: Network
     groups: dict[str, Group]
     interference: float
-    overlap_tensor: float = 0.0
-    """Share of tensor-parallel communication that runs beside its multiply."""
+    overlap: Mapping[str, float] = field(default_factory=dict)
+    """Axis to the share of its communication that runs beside compute."""
     _known: dict[tuple[str, str, int], tuple[Numeric, Numeric]] = field(default_factory=dict, repr=False)
     """Durations by kind, axis and payload object: a layer repeats few different collectives."""
 
@@ -167,6 +214,7 @@ def block_cost(
         saved = saved + operator.saved_bytes
         inputs = operator.saved_bytes if operator.kept_bytes is None else operator.kept_bytes
         kept = kept + selected.keep * (inputs if selected.again else operator.saved_bytes)
+    held = block_weights(operators)
     selective, full = np.asarray(recompute) == SELECTIVE, np.asarray(recompute) == FULL
 
     def repeated(everything: Numeric, chosen: Numeric) -> Numeric:
@@ -181,8 +229,11 @@ def block_cost(
         tp_backward_s=backward.tp_s + repeated(needed.tp_s, again.tp_s),
         cp_forward_s=forward.cp_s,
         cp_backward_s=backward.cp_s + repeated(needed.cp_s, again.cp_s),
+        ep_forward_s=forward.ep_s,
+        ep_backward_s=backward.ep_s + repeated(needed.ep_s, again.ep_s),
         tp_busy_s=forward.tp_busy_s + backward.tp_busy_s + repeated(needed.tp_busy_s, again.tp_busy_s),
         cp_busy_s=forward.cp_busy_s + backward.cp_busy_s + repeated(needed.cp_busy_s, again.cp_busy_s),
+        ep_busy_s=forward.ep_busy_s + backward.ep_busy_s + repeated(needed.ep_busy_s, again.ep_busy_s),
         memory_bound_s=forward.memory_bound_s
         + backward.memory_bound_s
         + repeated(needed.memory_bound_s, again.memory_bound_s),
@@ -194,7 +245,42 @@ def block_cost(
         whole_bytes=saved,
         tp_bytes=forward.tp_bytes + backward.tp_bytes + repeated(needed.tp_bytes, again.tp_bytes),
         cp_bytes=forward.cp_bytes + backward.cp_bytes + repeated(needed.cp_bytes, again.cp_bytes),
-        parameters=total(operators, "parameters"),
+        ep_bytes=forward.ep_bytes + backward.ep_bytes + repeated(needed.ep_bytes, again.ep_bytes),
+        dense=held.dense,
+        experts=held.experts,
+    )
+
+
+def block_weights(operators: Sequence[Operator]) -> BlockCost:
+    """The weights of a block, and nothing else of it."""
+    return BlockCost(
+        dense=_weights([operator for operator in operators if not operator.experts]),
+        experts=_weights([operator for operator in operators if operator.experts]),
+    )
+
+
+def mean_cost(kinds: Sequence[tuple[int, BlockCost]]) -> BlockCost:
+    """The mean of some kinds of layer, of which there are so many each."""
+    if len(kinds) == 1:
+        return kinds[0][1]
+    layers = sum(count for count, _ in kinds)
+    mean: dict[str, Any] = {}
+    for f in fields(BlockCost):
+        parts = [(getattr(cost, f.name), count / layers) for count, cost in kinds]
+        scaled = [part.times(share) if isinstance(part, Weights) else share * part for part, share in parts]
+        mean[f.name] = scaled[0]
+        for part in scaled[1:]:
+            mean[f.name] = mean[f.name] + part
+    return BlockCost(**mean)
+
+
+def _weights(operators: Sequence[Operator]) -> Weights:
+    return Weights(
+        total(operators, "parameters"),
+        total(operators, "trained_parameters"),
+        total(operators, "trained_matrices"),
+        total(operators, "factors"),
+        total(operators, "frozen_matrices"),
     )
 
 
@@ -210,10 +296,13 @@ class _Phase:
     tp_s: Numeric = 0.0
     """Exposed, like the next."""
     cp_s: Numeric = 0.0
+    ep_s: Numeric = 0.0
     tp_busy_s: Numeric = 0.0
     cp_busy_s: Numeric = 0.0
+    ep_busy_s: Numeric = 0.0
     tp_bytes: Numeric = 0.0
     cp_bytes: Numeric = 0.0
+    ep_bytes: Numeric = 0.0
 
     def __add__(self, other: _Phase) -> _Phase:
         return _Phase(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
@@ -229,20 +318,20 @@ def _phase(works: Sequence[Work], machine: Machine) -> _Phase:
     memory_bound_s: Numeric = 0.0
     flops: Numeric = 0.0
     kernels = 0
-    exposed: dict[str, Numeric] = {"tp": 0.0, "cp": 0.0}
+    exposed: dict[str, Numeric] = dict.fromkeys(AXES, 0.0)
     hidden: dict[str, Numeric] = {}
-    busy: dict[str, Numeric] = {"tp": 0.0, "cp": 0.0}
-    sent: dict[str, Numeric] = {"tp": 0.0, "cp": 0.0}
+    busy: dict[str, Numeric] = dict.fromkeys(AXES, 0.0)
+    sent: dict[str, Numeric] = dict.fromkeys(AXES, 0.0)
     for work in works:
         if isinstance(work, Collective):
-            seconds = machine.collective_s(work)
-            beside = 1.0 if work.hidden else machine.overlap_tensor if work.axis == "tp" else 0.0
+            axis, seconds = PART_OF.get(work.axis, work.axis), machine.collective_s(work)
+            beside = 1.0 if work.hidden else machine.overlap.get(axis, 0.0)
             if beside:
-                hidden[work.axis] = hidden.get(work.axis, 0.0) + beside * seconds
+                hidden[axis] = hidden.get(axis, 0.0) + beside * seconds
             if beside < 1.0:
-                exposed[work.axis] = exposed[work.axis] + (1.0 - beside) * seconds
-            busy[work.axis] = busy[work.axis] + seconds
-            sent[work.axis] = sent[work.axis] + machine.sent_bytes(work)
+                exposed[axis] = exposed[axis] + (1.0 - beside) * seconds
+            busy[axis] = busy[axis] + seconds
+            sent[axis] = sent[axis] + machine.sent_bytes(work)
             continue
         seconds, bound_s = machine.device.cost(work)
         compute_s = compute_s + seconds
@@ -252,5 +341,5 @@ def _phase(works: Sequence[Work], machine: Machine) -> _Phase:
         kernels += launches(work)
     for axis, seconds in hidden.items():
         exposed[axis] = exposed[axis] + exposed_s(seconds, compute_s, machine.interference)
-    comm = (exposed["tp"], exposed["cp"], busy["tp"], busy["cp"], sent["tp"], sent["cp"])
+    comm = [values[axis] for values in (exposed, busy, sent) for axis in AXES]
     return _Phase(compute_s, weight_s, memory_bound_s, kernels, flops, *comm)

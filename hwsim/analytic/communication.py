@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 
-from hwsim.analytic.blocks import Machine, Pace
-from hwsim.analytic.memory import stage_parameters, stage_shares
-from hwsim.analytic.setting import Setting, block_plan, tied_parameters
+from hwsim.analytic.blocks import Machine, Pace, Weights, block_weights, mean_cost
+from hwsim.analytic.memory import StageBlocks, expert_fraction, gathered_bytes, stage_shares
+from hwsim.analytic.setting import Setting, model_plan, tied_parameters
 from hwsim.formulas.collectives import wire_bytes
 from hwsim.formulas.training import adam_bytes, exposed_s
 from hwsim.formulas.types import Numeric
-from hwsim.ops import block as block_ops
-from hwsim.ops.axes import data
+from hwsim.ops.axes import data, expert
 from hwsim.ops.axes import pipeline as pipeline_axis
-from hwsim.ops.operator import total
-from hwsim.ops.work import Collective, Stream
-from hwsim.specs.job import OPTIMIZER_STATE_BYTES
+from hwsim.ops.work import Collective, Gemm, Stream
 from hwsim.specs.strategy import Strategies
 
 
@@ -53,31 +51,90 @@ class DataBytes:
 
 def data_talk(setting: Setting, s: Strategies) -> DataTalk:
     """Cost the collectives of the data-parallel group and the weight update."""
-    machine = Machine(setting.device, setting.network, setting.network.step_groups(s), 0.0)
-    held, _ = stage_held(setting, s)
-    most = np.maximum(np.maximum(held[0], held[1]), held[2])
-    updated, state = most * data.kept_fraction(1, s), OPTIMIZER_STATE_BYTES[setting.job.optimizer]
-    numbers, framework = setting.precision, setting.job.framework
-    moved = adam_bytes(updated, framework.gradient_bytes, numbers.master, state, numbers.weight)
-    reduce, scatter, replica, gather = data_collectives(setting, s, most)
+    groups = setting.network.step_groups(s)
+    if setting.model.experts:
+        groups |= setting.network.expert_groups(s, expert.copies(s), expert.shard(s))
+    machine = Machine(setting.device, setting.network, groups, 0.0)
+    held = [pair for pair, _ in stage_held(setting, s)]
+    seconds = _collective_s(machine, data_collectives(setting, s, _most([dense for dense, _ in held])))
+    updated = _most([dense for dense, _ in held]).times(data.kept_fraction(1, s))
+    if setting.model.experts:
+        routed = _most([experts for _, experts in held])
+        apart = _collective_s(machine, expert_collectives(setting, s, routed))
+        seconds = [a + b for a, b in zip(seconds, apart, strict=True)]
+        updated = updated + routed.times(expert_fraction(1, s))
+    reduce, scatter, replica, gather = seconds
     return DataTalk(
-        all_reduce_s=machine.collective_s(reduce),
-        reduce_scatter_s=machine.collective_s(scatter),
-        replica_s=machine.collective_s(replica),
-        all_gather_s=machine.collective_s(gather),
+        all_reduce_s=reduce,
+        reduce_scatter_s=scatter,
+        replica_s=replica,
+        all_gather_s=gather,
         tied_s=machine.collective_s(tied_collective(setting, s)),
-        optimizer_s=setting.device.seconds(Stream(moved)),
+        optimizer_s=update_s(setting, updated),
     )
 
 
-def data_collectives(setting: Setting, s: Strategies, held: Numeric) -> tuple[Collective, ...]:
-    """All-reduce, reduce-scatter, replica all-reduce and all-gather for a device with `held` parameters."""
-    t = data.gradient_traffic(held, setting.job.framework.reduce_bytes, setting.precision.wire, s)
+def _collective_s(machine: Machine, works: Sequence[Collective]) -> list[Numeric]:
+    return [machine.collective_s(work) for work in works]
+
+
+def _most(held: Sequence[Weights]) -> Weights:
+    """The largest of each count over the stages."""
+    most = held[0]
+    for weights in held[1:]:
+        most = Weights(**{f.name: np.maximum(getattr(most, f.name), getattr(weights, f.name)) for f in fields(Weights)})
+    return most
+
+
+def update_s(setting: Setting, updated: Weights) -> Numeric:
+    """Seconds of the optimizer's step for the weights that one device updates.
+
+    Muon multiplies each matrix with itself: five rounds of three multiplies, 6 h FLOPs per weight and round on matrices
+    of width h (Jordan et al., "Muon", 2024).
+    """
+    numbers, state = setting.precision, setting.job.optimizer_state
+    gradient = setting.job.framework.gradient_bytes
+    others = updated.trained - updated.matrices
+    moved = adam_bytes(updated.matrices, gradient, numbers.master, state.matrix, numbers.weight)
+    moved = moved + adam_bytes(others, gradient, numbers.master, state.other, numbers.weight)
+    seconds = setting.device.seconds(Stream(moved))
+    if not state.orthogonalises:
+        return seconds
+    width = float(setting.model.hidden)
+    rounds = Gemm(width, width, width, 15.0 * updated.matrices / width**2)
+    return seconds + setting.device.seconds(rounds)
+
+
+def _traffic(
+    setting: Setting, s: Strategies, held: Weights, shard: Numeric, others: Numeric
+) -> tuple[Numeric, Numeric, Numeric, Numeric]:
+    """Payloads of all-reduce, reduce-scatter, replica all-reduce and all-gather for some weights of one device."""
+    job = setting.job
+    gathered = np.where(s.zero >= 3, gathered_bytes(held, job), held.trained * job.numbers.wire)
+    t = data.gradient_traffic(held.trained * job.framework.reduce_bytes, gathered, shard, others, s)
+    return t.all_reduce_bytes, t.reduce_scatter_bytes, t.replica_bytes, t.all_gather_bytes
+
+
+def data_collectives(setting: Setting, s: Strategies, held: Weights) -> tuple[Collective, ...]:
+    """All-reduce, reduce-scatter, replica all-reduce and all-gather for a device with the dense weights `held`."""
+    reduce, scatter, replica, gather = _traffic(setting, s, held, s.shard, data.replicas(s))
     return (
-        Collective("all_reduce", "data", t.all_reduce_bytes),
-        Collective("reduce_scatter", "shard", t.reduce_scatter_bytes),
-        Collective("all_reduce", "replica", t.replica_bytes),
-        Collective("all_gather", "shard", t.all_gather_bytes),
+        Collective("all_reduce", "data", reduce),
+        Collective("reduce_scatter", "shard", scatter),
+        Collective("all_reduce", "replica", replica),
+        Collective("all_gather", "shard", gather),
+    )
+
+
+def expert_collectives(setting: Setting, s: Strategies, held: Weights) -> tuple[Collective, ...]:
+    """The same for experts, among the devices that hold the same ones."""
+    shard = expert.shard(s)
+    reduce, scatter, replica, gather = _traffic(setting, s, held, shard, expert.copies(s) / shard)
+    return (
+        Collective("all_reduce", "expert data", reduce),
+        Collective("reduce_scatter", "expert shard", scatter),
+        Collective("all_reduce", "expert replica", replica),
+        Collective("all_gather", "expert shard", gather),
     )
 
 
@@ -90,18 +147,27 @@ def tied_collective(setting: Setting, s: Strategies) -> Collective:
 def data_bytes(setting: Setting, s: Strategies) -> DataBytes:
     """Bytes per step of the collectives of the data-parallel group, for the stage that sends most."""
     sizes = {"data": s.dp * s.cp, "shard": s.shard, "replica": data.replicas(s), "send": np.minimum(s.pp, 2.0)}
+    if setting.model.experts:
+        sizes |= {"expert data": expert.copies(s), "expert shard": expert.shard(s)}
+        sizes["expert replica"] = sizes["expert data"] / sizes["expert shard"]
     count = data.rounds(s)
     gathers = count.forward_gathers + count.backward_gathers
 
     def sent(work: Collective) -> Numeric:
         return wire_bytes(work.kind, work.total_bytes, sizes[work.axis])
 
+    def of_group(works: Sequence[Collective]) -> tuple[Numeric, Numeric]:
+        reduce, scatter, replica, gather = (sent(work) for work in works)
+        return reduce + scatter * count.reduce_scatters + gather * gathers, replica
+
     tied = sent(tied_collective(setting, s))
     busiest = DataBytes(0.0, 0.0, 0.0)
-    for held, end in zip(*stage_held(setting, s), strict=True):
-        reduce, scatter, replica, gather = (sent(work) for work in data_collectives(setting, s, held))
-        in_shard = reduce + scatter * count.reduce_scatters + gather * gathers
-        busiest = _more(DataBytes(in_shard, replica, tied * end), busiest)
+    for (dense, routed), end in stage_held(setting, s):
+        in_shard, replica = of_group(data_collectives(setting, s, dense))
+        apart: tuple[Numeric, Numeric] = (0.0, 0.0)
+        if setting.model.experts:
+            apart = of_group(expert_collectives(setting, s, routed))
+        busiest = _more(DataBytes(in_shard + apart[0], replica + apart[1], tied * end), busiest)
     return busiest
 
 
@@ -124,7 +190,9 @@ class SendTalk:
 def send_talk(setting: Setting, s: Strategies) -> SendTalk:
     """Cost a send between stages, and the all-gather that puts it together again without sequence parallelism."""
     machine = Machine(setting.device, setting.network, setting.network.step_groups(s), 0.0)
-    residual = s.micro_batch * s.seq_len / s.cp * setting.model.hidden * setting.precision.activation
+    source = s.seq_len if setting.job.source_len is None else float(setting.job.source_len)
+    tokens = s.seq_len + source if setting.model.encoder else s.seq_len
+    residual = s.micro_batch * tokens / s.cp * setting.model.hidden * setting.precision.activation
     scatters = np.maximum(s.sequence_parallel, float(setting.job.framework.scatter_sends))
     send = Collective("send_recv", "send", pipeline_axis.send_bytes(residual, s, scatters))
     regather = Collective("all_gather", "tp", residual * (scatters - s.sequence_parallel) * (s.pp > 1))
@@ -132,15 +200,28 @@ def send_talk(setting: Setting, s: Strategies) -> SendTalk:
     return SendTalk(seconds, send.total_bytes, machine.sent_bytes(regather))
 
 
-def stage_held(setting: Setting, s: Strategies) -> tuple[list[Numeric], list[Numeric]]:
-    """Parameters on a device of each stage class, and whether that class holds an end of the model."""
-    plan = block_plan(setting, s)
-    blocks = [total(part(plan), "parameters") for part in (block_ops.layer, block_ops.embedding, block_ops.head)]
-    shares = stage_shares(setting.model.layers, s).values()
-    tied = tied_parameters(setting, s)
-    return [stage_parameters(share, blocks, tied) for share in shares], [
-        np.maximum(share.embedding, share.head) for share in shares
+def stage_held(setting: Setting, s: Strategies) -> list[tuple[tuple[Weights, Weights], Numeric]]:
+    """Dense weights and experts on a device of each stage class, and whether that class holds an end of the model."""
+    blocks = weight_blocks(setting, s)
+    return [
+        ((share.weights(blocks, "dense"), share.weights(blocks, "experts")), np.maximum(share.embedding, share.head))
+        for share in stage_shares(setting.segments, s).values()
     ]
+
+
+def weight_blocks(setting: Setting, s: Strategies) -> StageBlocks:
+    """The blocks of a stage with their weights alone."""
+    plan = model_plan(setting, s)
+    kinds = [[(count, block_weights(ops)) for _, count, ops in found] for _, found in plan.layers()]
+    return StageBlocks(
+        counts=tuple(segment.layers for segment in setting.segments),
+        layers=tuple(mean_cost(found) for found in kinds),
+        embedding=block_weights(plan.start()),
+        head=block_weights(plan.end()),
+        tied_parameters=tied_parameters(setting, s),
+        loss_bytes=0.0,
+        transient_bytes=tuple(0.0 for _ in kinds),
+    )
 
 
 def exposed_sends(setting: Setting, s: Strategies, send_s: Numeric, beat: Pace) -> Numeric:
@@ -166,7 +247,7 @@ def exposed_data(setting: Setting, s: Strategies, talk: DataTalk, beat: Pace) ->
     beside_forward = beat.forward_s * float(framework.overlap_parameters)
     beside_backward = beat.backward_s * float(framework.overlap_gradients)
     streaming = np.where(s.zero >= 3, 1.0, 0.0)
-    first_gather = streaming * talk.all_gather_s / np.maximum(setting.model.layers / s.pp, 1.0)
+    first_gather = streaming * talk.all_gather_s / np.maximum(setting.layers / s.pp, 1.0)
     each = talk.reduce_scatter_s + talk.all_gather_s * streaming
     last = exposed_s(talk.all_reduce_s + talk.replica_s + each, beside_backward, framework.interference)
     earlier = np.maximum(count.reduce_scatters - 1.0, 0.0) * exposed_s(each, beside_backward, framework.interference)

@@ -11,7 +11,7 @@ import numpy as np
 from hwsim.analytic.memory import PARTS
 from hwsim.analytic.training import TIME_PARTS, TRAFFIC_AXES, TrainingColumns
 from hwsim.specs.bands import family
-from hwsim.specs.job import OPTIMIZER_STATE_BYTES, TrainingJob
+from hwsim.specs.job import TrainingJob
 from hwsim.specs.strategy import COLUMN_NAMES, plain_value
 from hwsim.units import GIB, TERA
 
@@ -138,15 +138,14 @@ def _values(
     status = hardware.accelerator.kernels.status
     step = added(time_s[part] for part in TIME_PARTS)
     name, band = family(job.framework.name, hardware.accelerator.family)
-    named = {"ep": 1, "etp": 1, **strategy}
-    ordered = {name: named.pop(name) for name in CONTRACT_STRATEGY}
+    ordered = {name: strategy.pop(name) for name in CONTRACT_STRATEGY}
     counts = setting.parameters
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "training",
         "model": {"name": setting.model.name, "parameters": counts.total, "active_parameters": counts.active},
         "hardware": {"name": hardware.name, "accelerator": hardware.accelerator.name, "devices": devices},
-        "strategy": {**ordered, **named, "precision": job.precision, "optimizer": job.optimizer},
+        "strategy": {**ordered, **strategy, "precision": job.precision, "optimizer": job.optimizer},
         "job": {
             "attention": job.attention,
             "graphs": job.graphs,
@@ -202,7 +201,7 @@ def number_bytes(job: TrainingJob) -> dict[str, float]:
         "gradient": framework.gradient_bytes,
         "reduced_gradient": framework.reduce_bytes,
         "master_weight": numbers.master,
-        "optimizer_state": OPTIMIZER_STATE_BYTES[job.optimizer],
+        "optimizer_state": job.optimizer_state.matrix,
     }
 
 
@@ -217,6 +216,7 @@ def bottleneck(columns: TrainingColumns, time_s: dict[str, float], numbers: dict
         "device memory bandwidth": memory_bound,
         f"tensor-parallel communication ({inner})": time_s["tp"],
         f"context-parallel communication ({inner})": time_s["cp"],
+        f"expert-parallel communication ({far})": time_s["ep"],
         f"pipeline sends ({far})": time_s["pp"],
         f"gradient and weight traffic ({far})": time_s["dp"],
         "pipeline bubble": time_s["bubble"],

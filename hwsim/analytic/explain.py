@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from hwsim.analytic.blocks import Machine
-from hwsim.analytic.setting import Setting, block_plan
-from hwsim.ops import block as block_ops
+from hwsim.analytic.setting import Setting, model_plan
+from hwsim.analytic.training import block_machine
+from hwsim.ops.stacks import Kind
 from hwsim.ops.work import Collective, Gemm, Work
 from hwsim.specs.strategy import Strategies
 
@@ -22,22 +23,26 @@ def operator_rows(setting: Setting, s: Strategies) -> list[dict[str, Any]]:
         `block`, `count` (blocks of this kind in the model), `operator`, `phase`, `work`, `flops`, `memory_bytes`,
         `wire_bytes`, `time_s`, `bound`, `limit_fraction` (data-sheet roofline over the time), `source`.
     """
-    groups = setting.network.axis_groups(s, ("tp", "cp"))
-    habits = setting.job.framework
-    machine = Machine(setting.device, setting.network, groups, habits.interference, habits.overlap_tensor)
-    plan = block_plan(setting, s)
-    blocks = {
-        "embedding": (1, block_ops.embedding(plan)),
-        "layer": (setting.model.layers, block_ops.layer(plan)),
-        "head": (1, block_ops.head(plan)),
-    }
+    machine, plan = block_machine(setting, s), model_plan(setting, s)
+    kinds = [(segment, kind, count, ops) for segment, found in plan.layers() for kind, count, ops in found]
+    plain = len(kinds) == 1
+    layers = [("layer" if plain else layer_name(segment.stack, kind.kind), n, ops) for segment, kind, n, ops in kinds]
+    blocks = [("embedding", 1, plan.start()), *layers, ("head", 1, plan.end())]
     rows = []
-    for name, (count, operators) in blocks.items():
+    for name, count, operators in blocks:
         for operator in operators:
             for phase, works in (("forward", operator.forward), ("backward", operator.backward)):
                 head = {"block": name, "count": count, "operator": operator.name, "phase": phase}
                 rows += [head | row for work in works if (row := _row(setting, machine, work))]
     return rows
+
+
+def layer_name(stack: str, kind: Kind) -> str:
+    """What to call a kind of layer where a model has several."""
+    words = [stack, "layer"]
+    if kind.experts:
+        words.insert(1, "expert")
+    return " ".join(words) + (f" (window {kind.window:,})" if kind.window else "")
 
 
 def _row(setting: Setting, machine: Machine, work: Work) -> dict[str, Any] | None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 
-from hwsim.analytic.blocks import BlockCost
+from hwsim.analytic.blocks import BlockCost, Weights
 from hwsim.formulas import pipeline
 from hwsim.formulas.types import Numeric
-from hwsim.ops.axes import data
+from hwsim.ops.axes import data, expert
 from hwsim.ops.axes.pipeline import STAGE_CLASSES, stage_number
+from hwsim.ops.stacks import Segment
 from hwsim.specs.hardware import Accelerator
-from hwsim.specs.job import OPTIMIZER_STATE_BYTES, TrainingJob
+from hwsim.specs.job import TrainingJob
 from hwsim.specs.strategy import Strategies
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "workspace", "runtime")
@@ -24,33 +27,60 @@ stays whole from its forward to its backward pass."""
 
 @dataclass(frozen=True)
 class StageBlocks:
-    """The blocks of a stage: its layers, and whether it holds the embedding and the head."""
+    """The blocks of a stage: its layers by segment, and whether it holds the embedding and the head."""
 
-    layers: int
-    """Of the whole model."""
-    layer: BlockCost
+    counts: tuple[int, ...]
+    """Layers of each segment of the whole model."""
+    layers: tuple[BlockCost, ...]
+    """The mean layer of each segment."""
     embedding: BlockCost
     head: BlockCost
     tied_parameters: Numeric
     """Embedding rows that a stage with both ends holds once."""
     loss_bytes: Numeric
     """Logits alive between the loss and its backward pass."""
-    transient_bytes: Numeric
-    """Gradients of activations alive inside one layer."""
+    transient_bytes: tuple[Numeric, ...]
+    """Gradients of activations alive inside one layer of each segment."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one stage holds: its number, its layers, and 1 or 0 for the embedding and the head."""
+    """What one stage holds: its number, its layers of each segment, and 1 or 0 for the embedding and the head."""
 
     stage: Numeric
-    layers: Numeric
+    layers: tuple[Numeric, ...]
     embedding: Numeric
     head: Numeric
 
-    def of(self, layer: Numeric, embedding: Numeric, head: Numeric) -> Numeric:
-        """Sum a quantity of the three kinds of block over the stage."""
-        return self.layers * layer + self.embedding * embedding + self.head * head
+    @property
+    def all_layers(self) -> Numeric:
+        """Layers of any segment."""
+        return added(self.layers)
+
+    def of(self, layers: Sequence[Any], embedding: Any, head: Any) -> Any:
+        """Sum a quantity of each segment's layer and of the ends over the stage."""
+        total = self.layers[0] * layers[0]
+        for count, layer in zip(self.layers[1:], layers[1:], strict=True):
+            total = total + count * layer
+        return total + self.embedding * embedding + self.head * head
+
+    def weights(self, blocks: StageBlocks, which: str) -> Weights:
+        """Parameters on one device of the stage, before ZeRO; `which`: dense or experts.
+
+        Tied embeddings are held once where a stage has both ends.
+        """
+        held = getattr(blocks.embedding, which).times(self.embedding) + getattr(blocks.head, which).times(self.head)
+        for count, layer in zip(self.layers, blocks.layers, strict=True):
+            held = getattr(layer, which).times(count) + held
+        if which == "experts":
+            return cast("Weights", held)
+        return cast("Weights", held.less(self.embedding * self.head * blocks.tied_parameters))
+
+    def choose(self, other: Share, mask: Numeric) -> Share:
+        """`other` where the mask holds."""
+        layers = tuple(np.where(mask, b, a) for a, b in zip(self.layers, other.layers, strict=True))
+        ends = (np.where(mask, getattr(other, n), getattr(self, n)) for n in ("embedding", "head"))
+        return Share(np.where(mask, other.stage, self.stage), layers, *ends)
 
 
 @dataclass(frozen=True)
@@ -61,8 +91,17 @@ class Stage:
     share: Share
 
     def __getattr__(self, name: str) -> Numeric:
-        kinds = (self.blocks.layer, self.blocks.embedding, self.blocks.head)
-        return self.share.of(*(getattr(kind, name) for kind in kinds))
+        layers = [getattr(layer, name) for layer in self.blocks.layers]
+        total: Numeric = self.share.of(layers, getattr(self.blocks.embedding, name), getattr(self.blocks.head, name))
+        return total
+
+
+def added(values: Sequence[Numeric]) -> Numeric:
+    """Sum of some columns, in order."""
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total
 
 
 @dataclass(frozen=True)
@@ -92,14 +131,29 @@ class Memory:
     capacity_bytes: float
 
 
-def stage_shares(layers: int, s: Strategies) -> dict[str, Share]:
-    """Shares of the first, the fullest middle and the last stage."""
+def stage_shares(segments: Sequence[Segment], s: Strategies) -> dict[str, Share]:
+    """Shares of the first, the fullest middle and the last stage, and of the first that is all of a later stack."""
+    counts = [segment.layers for segment in segments]
+    layers = sum(counts)
     shares = {}
-    for name in STAGE_CLASSES:
-        stage = stage_number(name, s)
-        count = pipeline.stage_layers(layers, s.pp, s.vpp, stage)
-        shares[name] = Share(stage, count, np.where(stage == 0, 1.0, 0.0), np.where(stage == s.pp - 1.0, 1.0, 0.0))
+    for name, stage in {**{name: stage_number(name, s) for name in STAGE_CLASSES}, **_later(segments, s)}.items():
+        held = pipeline.stage_layers(layers, s.pp, s.vpp, stage)
+        parts: tuple[Numeric, ...] = (held,)
+        if len(counts) > 1:
+            ends = [pipeline.layers_before(sum(counts[:n]), layers, s.pp, s.vpp, stage) for n in range(1, len(counts))]
+            parts = tuple(b - a for a, b in zip([0.0, *ends], [*ends, held], strict=True))
+        shares[name] = Share(stage, parts, np.where(stage == 0, 1.0, 0.0), np.where(stage == s.pp - 1.0, 1.0, 0.0))
     return shares
+
+
+def _later(segments: Sequence[Segment], s: Strategies) -> dict[str, Numeric]:
+    """First stages that hold layers of one stack alone, for every stack but the first."""
+    layers, found, before = sum(segment.layers for segment in segments), {}, 0
+    for last, segment in pairwise(segments):
+        before += last.layers
+        if segment.stack != last.stack:
+            found[segment.stack] = np.minimum(np.ceil(s.pp * (before / layers)), s.pp - 1.0)
+    return found
 
 
 def memory(
@@ -108,7 +162,7 @@ def memory(
     """Memory of the first, a middle and the last stage, and of the worst of them."""
     stages = {name: _stage_memory(blocks, share, s, job) for name, share in shares.items()}
     worst = stages["first"]
-    for name in STAGE_CLASSES[1:]:
+    for name in list(stages)[1:]:
         worst = _larger(worst, stages[name])
     return Memory(
         worst.parts,
@@ -130,44 +184,57 @@ def _larger(a: StageMemory, b: StageMemory) -> StageMemory:
     return StageMemory(parts=parts, phases=phases, **totals)
 
 
-def stage_parameters(share: Share, held: Sequence[Numeric], tied: Numeric) -> Numeric:
-    """Parameters one device of a stage holds before ZeRO, given those of a layer, the embedding and the head.
+def expert_fraction(stage: int, s: Strategies) -> Numeric:
+    """Share of the experts' weights (stage 3), gradients (2) or optimizer state (1) that one device keeps."""
+    return np.where(data.is_sharded(stage, s), 1.0 / expert.shard(s), 1.0)
 
-    Tied embeddings are held once where a stage has both ends.
-    """
-    return share.of(*held) - share.embedding * share.head * tied
+
+def state_bytes(weights: Weights, job: TrainingJob) -> Numeric:
+    """Master copies and optimizer state of some weights before ZeRO. [byte]"""
+    state, master = job.optimizer_state, job.numbers.master
+    others = weights.trained - weights.matrices
+    return weights.matrices * (master + state.matrix) + others * (master + state.other) + weights.factors * state.factor
+
+
+def weight_bytes(weights: Weights, job: TrainingJob) -> Numeric:
+    """Weights as they are stored, before ZeRO. [byte]"""
+    plain = weights.parameters - weights.trained - weights.frozen_matrices
+    frozen = plain * job.numbers.wire + weights.frozen_matrices * job.frozen_bytes
+    return weights.trained * job.numbers.weight + frozen
+
+
+def gathered_bytes(weights: Weights, job: TrainingJob) -> Numeric:
+    """Weights as ZeRO 3 gathers them. [byte]"""
+    plain = weights.parameters - weights.frozen_matrices
+    return plain * job.numbers.wire + weights.frozen_matrices * job.frozen_bytes
 
 
 def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: TrainingJob) -> StageMemory:
-    framework, precision = job.framework, job.numbers
-    per_block = [block.parameters for block in (blocks.layer, blocks.embedding, blocks.head)]
-    held = stage_parameters(share, per_block, blocks.tied_parameters)
+    framework = job.framework
+    dense, routed = share.weights(blocks, "dense"), share.weights(blocks, "experts")
     copies = np.where(s.schedule == pipeline.DUALPIPE, 2.0, 1.0)
-    state = precision.master + OPTIMIZER_STATE_BYTES[job.optimizer]
     sets = pipeline.in_flight_chunks(s.pp, s.vpp, s.micro_batches, share.stage, s.schedule)
-    saved = share.layers * blocks.layer.saved_bytes / s.vpp * sets
+    kept = added([count * layer.saved_bytes for count, layer in zip(share.layers, blocks.layers, strict=True)])
+    saved = kept / s.vpp * sets
     interleaved = s.vpp > 1
     first_sets = np.where(interleaved, np.minimum(2.0 * s.pp, s.micro_batches), sets)
     start = share.embedding * blocks.embedding.saved_bytes * first_sets
     end = share.head * blocks.head.saved_bytes * np.where(interleaved, 1.0, sets)
-    ends = share.of(0.0, blocks.embedding.parameters, blocks.head.parameters)
-    ends = ends - share.embedding * share.head * blocks.tied_parameters
-    at_a_time = np.minimum(GATHERED_LAYERS, share.layers) * blocks.layer.parameters
-    streams = (s.zero >= 3) & (s.shard > 1)
-    whole = at_a_time * (precision.wire + 0.5 * framework.reduce_bytes) + ends * precision.wire
-    gathered = np.where(streams, whole, 0.0)
     communicates = np.where(s.dp * s.cp > 1, framework.bucket_bytes, 0.0)
-    buffers = gathered + communicates
-    rerun = np.maximum(blocks.layer.whole_bytes - blocks.layer.saved_bytes, 0.0) + blocks.transient_bytes
-    again = np.where(share.layers > 0, rerun, 0.0)
+    buffers = _unsharded(blocks, share, s, job) + communicates
+    again = _rerun_bytes(blocks, share)
     waiting_losses = np.where(s.schedule == pipeline.GPIPE, s.micro_batches, 1.0)
     loss = share.head * blocks.loss_bytes * waiting_losses
     workspace = buffers + np.maximum(loss, again)
-    groups = sum(np.where(size > 1, 1.0, 0.0) for size in (s.tp, s.cp, s.dp, s.pp))
+    groups = sum(np.where(size > 1, 1.0, 0.0) for size in (s.tp, s.cp, s.dp, s.pp, s.ep))
+
+    def kept_of(stage: int, bytes_of: Callable[[Weights], Numeric]) -> Numeric:
+        return bytes_of(dense) * data.kept_fraction(stage, s) + bytes_of(routed) * expert_fraction(stage, s)
+
     parts = {
-        "weights": held * copies * precision.weight * data.kept_fraction(3, s),
-        "gradients": held * copies * framework.gradient_bytes * data.kept_fraction(2, s),
-        "optimizer": held * state * data.kept_fraction(1, s),
+        "weights": copies * kept_of(3, lambda weights: weight_bytes(weights, job)),
+        "gradients": copies * kept_of(2, lambda weights: weights.trained * framework.gradient_bytes),
+        "optimizer": kept_of(1, lambda weights: state_bytes(weights, job)),
         "activations": saved + start + end,
         "workspace": workspace,
         "runtime": np.zeros_like(groups) + framework.library_workspace,
@@ -184,3 +251,30 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     context = framework.context + framework.communicator * groups
     reserved = context + allocated + framework.allocator_slack * allocated
     return StageMemory(parts, allocated, reserved, context, phases)
+
+
+def _unsharded(blocks: StageBlocks, share: Share, s: Strategies, job: TrainingJob) -> Numeric:
+    """Weights and gradients that ZeRO 3 holds whole: a layer in use, one fetched ahead, and all outside the layers."""
+    half = 0.5 * job.framework.reduce_bytes
+    ends = Share(share.stage, tuple(0.0 * count for count in share.layers), share.embedding, share.head)
+    outside = gathered_bytes(ends.weights(blocks, "dense"), job)
+
+    def at_a_time(which: str) -> Numeric:
+        most: Numeric = 0.0
+        for count, layer in zip(share.layers, blocks.layers, strict=True):
+            weights: Weights = getattr(layer, which)
+            whole = gathered_bytes(weights, job) + weights.trained * half
+            most = np.maximum(most, np.minimum(GATHERED_LAYERS, count) * whole)
+        return most
+
+    dense = np.where((s.zero >= 3) & (s.shard > 1), at_a_time("dense") + outside, 0.0)
+    return dense + np.where((s.zero >= 3) & (expert.shard(s) > 1), at_a_time("experts"), 0.0)
+
+
+def _rerun_bytes(blocks: StageBlocks, share: Share) -> Numeric:
+    """What the backward pass of one layer holds beside what is saved: what is run again, and gradients."""
+    most: Numeric = 0.0
+    for count, layer, transient in zip(share.layers, blocks.layers, blocks.transient_bytes, strict=True):
+        rerun = np.maximum(layer.whole_bytes - layer.saved_bytes, 0.0) + transient
+        most = np.maximum(most, np.where(count > 0, rerun, 0.0))
+    return most

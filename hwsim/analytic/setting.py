@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from hwsim.costs.compute import Device, device
 from hwsim.costs.network import Network, network
 from hwsim.formulas.types import Numeric
-from hwsim.ops import block as block_ops
 from hwsim.ops.axes import tensor
-from hwsim.ops.count import Parameters, multiplies, parameters
+from hwsim.ops.count import STACKS, Parameters, parameters
 from hwsim.ops.operator import Formats
+from hwsim.ops.plan import Habits
+from hwsim.ops.stacks import Segment, segments
+from hwsim.ops.whole import Lengths, Whole, whole
 from hwsim.specs.hardware import Hardware
 from hwsim.specs.job import Precision, TrainingJob
 from hwsim.specs.model import Model
@@ -52,13 +54,8 @@ class Setting:
         return parameters(self.model)
 
     @cached_property
-    def multiplies(self) -> dict[str, float]:
-        """Weights of each multiply of a layer, by operator."""
-        return multiplies(self.model)
-
-    @cached_property
-    def formats(self) -> Formats:
-        """Bytes per number in the operators."""
+    def formats(self) -> dict[str, Formats]:
+        """Bytes per number in the operators, and what is trained, by stack."""
         numbers, framework = self.precision, self.job.framework
         passes = {name: getattr(framework, name) for name in PASSES}
         moved = {
@@ -68,19 +65,52 @@ class Setting:
         }[framework.accumulation]
         saved = numbers.gemm_input if framework.saves_quantised else numbers.activation
         gathered = numbers.gemm_input if framework.gathers_quantised else numbers.activation
-        return Formats(numbers.activation, numbers.gemm_input, saved, gathered, *moved, **passes)
+        whole = Formats(numbers.activation, numbers.gemm_input, saved, gathered, *moved, **passes)
+        adapters = self.job.method != "full"
+        unpacked = self.job.frozen_bytes + numbers.wire if self.job.method == "qlora" else 0.0
+        frozen = replace(whole, trains=False, rank=self.job.rank * adapters, unpack_bytes=unpacked)
+        still = replace(whole, trains=False)
+        of_stack = frozen if adapters else whole
+        return {stack: still if stack in self.job.frozen else of_stack for stack in STACKS}
+
+    @cached_property
+    def habits(self) -> Habits:
+        """How the software runs what the model asks for."""
+        job, framework = self.job, self.job.framework
+        return Habits(
+            flash=job.attention == "flash",
+            logit_bytes=framework.logit_bytes,
+            logit_traffic_bytes=framework.logit_traffic_bytes,
+            imbalance=job.imbalance,
+            capacity=job.capacity,
+            dispatch_once=framework.dispatch_once,
+        )
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """Layers of every stack, in order."""
+        return segments(self.model)
+
+    @cached_property
+    def layers(self) -> int:
+        """All of them."""
+        return sum(segment.layers for segment in self.segments)
 
 
-def block_plan(setting: Setting, s: Strategies) -> block_ops.Plan:
+def model_plan(setting: Setting, s: Strategies) -> Whole:
     """What the operators of this setting are built from."""
-    framework = setting.job.framework
-    flash = setting.job.attention == "flash"
-    return block_ops.block_plan(
-        setting.model, s, setting.formats, flash, framework.logit_bytes, framework.logit_traffic_bytes
-    )
+    job = setting.job
+    lengths = Lengths(None if job.source_len is None else float(job.source_len), job.images)
+    quiet = frozenset(name for name in job.frozen if name != "decoder")
+    return whole(setting.model, s, setting.formats, setting.habits, lengths, quiet)
+
+
+def is_tied(model: Model) -> bool:
+    """Whether the head multiplies by the token table."""
+    return model.tied_embeddings and model.head in ("lm", "mlm") and not model.patch
 
 
 def tied_parameters(setting: Setting, s: Strategies) -> Numeric:
     """Embedding rows on one device that the LM head shares; none where it has its own."""
     model = setting.model
-    return tensor.local_vocab(model.vocab, s) * (model.embedding_dim or model.hidden) * float(model.tied_embeddings)
+    return tensor.local_vocab(model.vocab, s) * (model.embedding_dim or model.hidden) * float(is_tied(model))

@@ -6,11 +6,11 @@ and an open grid of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from hwsim.analytic.blocks import Host, Machine, Pace, block_cost, pace
+from hwsim.analytic.blocks import Host, Machine, Pace, block_cost, mean_cost, pace
 from hwsim.analytic.communication import (
     DataBytes,
     DataTalk,
@@ -21,23 +21,27 @@ from hwsim.analytic.communication import (
     exposed_sends,
     send_talk,
 )
+from hwsim.analytic.counted import recomputed_flops, step_flops
 from hwsim.analytic.distinct import per_distinct
 from hwsim.analytic.memory import Memory, Share, Stage, StageBlocks, memory, stage_shares
-from hwsim.analytic.setting import Setting, block_plan, tied_parameters
+from hwsim.analytic.setting import Setting, model_plan, tied_parameters
 from hwsim.costs.energy import energy_j
 from hwsim.costs.money import cost_usd
 from hwsim.costs.network import axis_stride
 from hwsim.formulas import pipeline
 from hwsim.formulas.stragglers import slowest_of
-from hwsim.formulas.training import model_flops
 from hwsim.formulas.types import Numeric
 from hwsim.ops import block as block_ops
-from hwsim.ops.axes import context, data, tensor
+from hwsim.ops.axes import context, data, expert, tensor
 from hwsim.ops.axes import pipeline as pipeline_axis
+from hwsim.ops.plan import Plan
+from hwsim.ops.stacks import segments
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
 
-TIME_PARTS = ("forward", "backward", "recompute", "tp", "cp", "pp", "dp", "bubble", "optimizer", "launch", "straggler")
+TIME_PARTS = (
+    "forward", "backward", "recompute", "tp", "cp", "ep", "pp", "dp", "bubble", "optimizer", "launch", "straggler",
+)  # fmt: skip
 TRAFFIC_AXES = ("tp", "pp", "dp", "cp", "ep")
 
 
@@ -74,22 +78,12 @@ class TrainingColumns:
     @property
     def model_flops(self) -> Numeric:
         """Of the whole job per step, as the Megatron papers count them."""
-        model, s = self.setting.model, self.strategies
-        width, counts = model.heads * model.head_dim, self.setting.parameters
-        return model_flops(counts.matmul, s.global_batch * s.seq_len, model.layers, width, s.seq_len)
+        return step_flops(self.setting, self.strategies)
 
     @property
     def recomputed_flops(self) -> Numeric:
         """Counted the same way, what recompute adds."""
-        model, s, rerun = self.setting.model, self.strategies, self.setting.job.rerun
-        tokens, counts = s.global_batch * s.seq_len, self.setting.parameters
-        attention = 4.0 * model.layers * model.heads * model.head_dim * s.seq_len * tokens
-        head = 1.0 * model.vocab * (model.embedding_dim or model.hidden)
-        everything = 2.0 * (counts.matmul - head) * tokens + attention
-        again = {name: operator.again for name, operator in rerun.items()}
-        weights = sum(again.get(name, 0.0) * size for name, size in self.setting.multiplies.items())
-        chosen = 2.0 * model.layers * weights * tokens + again.get("attention", 0.0) * attention
-        return np.where(s.recompute == 2, everything, np.where(s.recompute == 1, chosen, 0.0))
+        return recomputed_flops(self.setting, self.strategies)
 
     @property
     def mfu(self) -> Numeric:
@@ -113,6 +107,7 @@ class TrainingColumns:
         return {
             "tp": steps * stage.tp_busy_s,
             "cp": steps * stage.cp_busy_s,
+            "ep": steps * stage.ep_busy_s,
             "pp": boundaries * sends.send_s,
             "dp": once + gradients.reduce_scatter_s * count.reduce_scatters + gradients.all_gather_s * gathers,
         }
@@ -142,6 +137,9 @@ class TrainingColumns:
         sent = {"tp": self.traffic_bytes["tp"], "cp": self.traffic_bytes["cp"], "data": data_group, "shard": shard}
         sent |= {"replica": dp.replica, "send": dp.tied}
         parts += [(value, net.ring_shares(groups[name])) for name, value in sent.items()]
+        if self.setting.model.experts:
+            experts = net.expert_groups(s, expert.copies(s), expert.shard(s))
+            parts.append((self.traffic_bytes["ep"], net.exchange_shares(experts["ep"])))
         result: dict[str, Numeric] = {}
         for value, shares in parts:
             for tier, share in shares.items():
@@ -151,19 +149,26 @@ class TrainingColumns:
 
 def illegal(model: Model, s: Strategies) -> dict[str, Numeric]:
     """Every reason against a strategy, as masks that broadcast to the shape of the strategies."""
-    return data.illegal(s) | tensor.illegal(model, s) | context.illegal(s) | pipeline_axis.illegal(model, s)
+    layers = sum(segment.layers for segment in segments(model))
+    stacks = [stack for stack in (model, model.encoder, model.vision and model.vision.tower) if stack]
+    found = data.illegal(s) | context.illegal(s) | pipeline_axis.illegal(layers, s) | expert.illegal(model, s)
+    for stack in stacks:
+        for reason, mask in tensor.illegal(stack, s).items():
+            found[reason] = found.get(reason, False) | mask
+    return found
 
 
 def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
     """Time, memory and traffic of one step for every strategy. Legality is not asked here (see `illegal`)."""
-    layer_keys = (s.tp, s.cp, axis_stride("cp", s), s.sequence_parallel, s.micro_batch, s.seq_len, s.recompute)
+    layer_keys = [s.tp, s.cp, axis_stride("cp", s), s.sequence_parallel, s.micro_batch, s.seq_len, s.recompute]
+    layer_keys += [s.ep, s.etp, s.dp, s.pp, axis_stride("pp", s)] if setting.model.experts else []
     blocks = per_distinct(lambda rows: stage_blocks(setting, rows), s, layer_keys)
-    data_keys = (s.tp, s.cp, s.dp, s.pp, s.vpp, s.order, s.zero, s.shard)
+    data_keys = (s.tp, s.cp, s.dp, s.pp, s.vpp, s.ep, s.etp, s.order, s.zero, s.shard)
     gradients = per_distinct(lambda rows: data_talk(setting, rows), s, data_keys)
     reduced = data_bytes(setting, s)
     send_keys = (s.tp, s.cp, s.dp, s.pp, s.order, s.micro_batch, s.seq_len, s.sequence_parallel)
     sends = per_distinct(lambda rows: send_talk(setting, rows), s, send_keys)
-    shares = stage_shares(setting.model.layers, s)
+    shares = stage_shares(setting.segments, s)
     host, framework = host_of(setting), setting.job.framework
     micro_batch = Stage(blocks, slowest_share(blocks, shares, host))
     beat = pace(micro_batch, host)
@@ -174,6 +179,7 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
         "recompute": steps * micro_batch.recompute_s,
         "tp": steps * (micro_batch.tp_forward_s + micro_batch.tp_backward_s),
         "cp": steps * (micro_batch.cp_forward_s + micro_batch.cp_backward_s),
+        "ep": steps * (micro_batch.ep_forward_s + micro_batch.ep_backward_s),
         "pp": exposed_sends(setting, s, sends.send_s, beat),
         "dp": exposed_data(setting, s, gradients, beat),
         "bubble": bubble(blocks, s, beat, host),
@@ -198,7 +204,7 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
             "pp": steps * pipeline_axis.sends(s) * sends.send_bytes,
             "dp": reduced.total,
             "cp": steps * busiest(blocks, shares, "cp_bytes", {}),
-            "ep": np.zeros_like(steps),
+            "ep": steps * busiest(blocks, shares, "ep_bytes", {}),
         },
         flops_per_device=steps * micro_batch.flops,
         data_bytes=reduced,
@@ -217,21 +223,49 @@ def host_of(setting: Setting) -> Host:
 
 
 def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
-    """Cost the three kinds of block once; every stage is a sum of them."""
-    groups = setting.network.axis_groups(s, ("tp", "cp"))
-    plan, habits = block_plan(setting, s), setting.job.framework
-    machine = Machine(setting.device, setting.network, groups, habits.interference, habits.overlap_tensor)
-    kept = plan.sizes.residual_tokens * setting.model.hidden * setting.precision.activation
-    columns = plan.sizes.ffn * (2.0 if setting.model.gated else 1.0)
+    """Cost every kind of block once; every stage is a sum of them."""
+    plan, machine = model_plan(setting, s), block_machine(setting, s)
+    rerun, early = setting.job.rerun, setting.job.framework.early_stop
+    layers, transient = [], []
+    for segment, kinds in plan.layers():
+        rows = kinds[0][0].sizes.residual_tokens
+        kept = rows * segment.model.hidden * setting.precision.activation
+        costs = [(count, block_cost(ops, machine, s.recompute, kept, rerun, early)) for _, count, ops in kinds]
+        layers.append(mean_cost(costs))
+        transient.append(transient_bytes([found for found, _, _ in kinds]) * setting.precision.activation)
     return StageBlocks(
-        layers=setting.model.layers,
-        layer=block_cost(block_ops.layer(plan), machine, s.recompute, kept, setting.job.rerun, habits.early_stop),
-        embedding=block_cost(block_ops.embedding(plan), machine),
-        head=block_cost(block_ops.head(plan), machine),
+        counts=tuple(segment.layers for segment in setting.segments),
+        layers=tuple(layers),
+        embedding=block_cost(plan.start(), machine),
+        head=block_cost(plan.end(), machine),
         tied_parameters=tied_parameters(setting, s),
-        loss_bytes=block_ops.loss_workspace_bytes(plan),
-        transient_bytes=plan.sizes.tokens * (setting.model.hidden + columns) * setting.precision.activation,
+        loss_bytes=block_ops.loss_workspace_bytes(plan.decoder),
+        transient_bytes=tuple(transient),
     )
+
+
+def block_machine(setting: Setting, s: Strategies) -> Machine:
+    """What durations of a block are asked of."""
+    framework, net = setting.job.framework, setting.network
+    groups = net.axis_groups(s, ("tp", "cp"))
+    if setting.model.experts:
+        groups |= net.expert_groups(s, expert.copies(s), expert.shard(s))
+    overlap = {"tp": framework.overlap_tensor, "ep": framework.overlap_experts}
+    return Machine(setting.device, net, groups, framework.interference, overlap)
+
+
+def transient_bytes(kinds: list[Plan]) -> Numeric:
+    """Elements of activations' gradients alive inside a layer: its output's and those of its widest part."""
+    most: Numeric = 0.0
+    for plan in kinds:
+        model, sizes = plan.model, plan.sizes
+        gate = 2.0 if model.gated else 1.0
+        width = sizes.ffn * gate
+        if plan.kind.experts:
+            routed = model.experts_per_token * plan.s.etp * sizes.expert_ffn * gate / plan.s.tp
+            width = sizes.shared_ffn * gate + routed
+        most = np.maximum(most, sizes.tokens * (model.hidden + width))
+    return most
 
 
 def slowest_share(blocks: StageBlocks, shares: dict[str, Share], host: Host) -> Share:
@@ -240,12 +274,11 @@ def slowest_share(blocks: StageBlocks, shares: dict[str, Share], host: Host) -> 
     def seconds_of(share: Share) -> Numeric:
         return pace(Stage(blocks, share), host).total_s
 
-    slowest = shares["first"]
+    slowest, *others = shares.values()
     longest = seconds_of(slowest)
-    for share in (shares["middle"], shares["last"]):
+    for share in others:
         seconds = seconds_of(share)
-        later = seconds > longest
-        slowest = Share(*(np.where(later, getattr(share, f.name), getattr(slowest, f.name)) for f in fields(Share)))
+        slowest = slowest.choose(share, seconds > longest)
         longest = np.maximum(seconds, longest)
     return slowest
 
@@ -267,7 +300,7 @@ def received(s: Strategies, shares: dict[str, Share], regather_bytes: Numeric) -
 
 def bubble(blocks: StageBlocks, s: Strategies, slowest: Pace, host: Host) -> Numeric:
     """Seconds the slowest stage waits while the pipeline fills and drains."""
-    whole = pace(Stage(blocks, Share(0.0, blocks.layers, 1.0, 1.0)), host)
+    whole = pace(Stage(blocks, Share(0.0, tuple(map(float, blocks.counts)), 1.0, 1.0)), host)
     parts = (slowest.forward_s, slowest.backward_s - slowest.weight_s, slowest.weight_s)
     totals = (whole.total_s, whole.weight_s)
     return pipeline.bubble_s(parts, totals, s.pp, s.vpp, s.micro_batches, s.schedule)

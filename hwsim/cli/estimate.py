@@ -70,6 +70,13 @@ def train(
     precision: o.PrecisionFlag = None,
     attention: o.AttentionFlag = None,
     optimizer: o.OptimizerFlag = None,
+    method: o.MethodFlag = None,
+    rank: o.RankFlag = None,
+    frozen: o.FrozenFlag = None,
+    source_len: o.SourceFlag = None,
+    images: o.ImagesFlag = None,
+    imbalance: o.ImbalanceFlag = None,
+    capacity: o.CapacityFlag = None,
     graphs: o.GraphsFlag = None,
     framework: o.FrameworkFlag = None,
     settings: o.SetFlag = [],  # noqa: B006
@@ -89,7 +96,11 @@ def train(
         recompute=recompute, sequence_parallel=sequence_parallel, schedule=schedule, order=order,
         global_batch=global_batch, seq_len=seq_len,
     )  # fmt: skip
-    job = o.given(precision=precision, attention=attention, optimizer=optimizer, graphs=graphs, framework=framework)
+    job = o.given(
+        precision=precision, attention=attention, optimizer=optimizer, graphs=graphs, framework=framework,
+        method=method, rank=rank, frozen=frozen, source_len=source_len, images=images, imbalance=imbalance,
+        capacity=capacity,
+    )  # fmt: skip
     result = hwsim.estimate_training(model, hardware, gpus, settings=settings, profiles=profiles, **strategy, **job)
     if not result.fits:
         typer.echo("hwsim: warning: this strategy does not fit in device memory", err=True)
@@ -109,6 +120,8 @@ def explain(
     tp: Tp = None,
     pp: Pp = None,
     cp: Cp = None,
+    ep: Ep = None,
+    etp: Etp = None,
     micro_batch: Micro = None,
     sequence_parallel: SequenceParallel = None,
     seq_len: o.SeqFlag = None,
@@ -128,8 +141,8 @@ def explain(
     import hwsim
 
     strategy = o.given(
-        tp=tp, pp=pp, cp=cp, micro_batch=micro_batch, sequence_parallel=sequence_parallel, seq_len=seq_len,
-        precision=precision, attention=attention, framework=framework,
+        tp=tp, pp=pp, cp=cp, ep=ep, etp=etp, micro_batch=micro_batch, sequence_parallel=sequence_parallel,
+        seq_len=seq_len, precision=precision, attention=attention, framework=framework,
     )  # fmt: skip
     rows = hwsim.explain(model, hardware, gpus, settings=settings, profiles=profiles, **strategy)
 

@@ -91,7 +91,31 @@ SeqFlag = Annotated[
     typer.Option("--seq-len", help="Tokens per sequence (default: 8192 or the model's).", rich_help_panel=JOB),
 ]
 AttentionFlag = Annotated[str | None, typer.Option("--attention", help="flash or unfused.", rich_help_panel=JOB)]
-OptimizerFlag = Annotated[str | None, typer.Option("--optimizer", help="adam.", rich_help_panel=JOB)]
+OptimizerFlag = Annotated[
+    str | None,
+    typer.Option("--optimizer", help="adam, adam8bit, adafactor, muon, momentum or sgd.", rich_help_panel=JOB),
+]
+MethodFlag = Annotated[
+    str | None, typer.Option("--method", help="What is trained: full, lora or qlora.", rich_help_panel=JOB)
+]
+RankFlag = Annotated[int | None, typer.Option("--rank", help="Of the adapters (default: 16).", rich_help_panel=JOB)]
+FrozenFlag = Annotated[
+    str | None, typer.Option("--frozen", help="Stacks that are not trained: vision,encoder.", rich_help_panel=JOB)
+]
+SourceFlag = Annotated[
+    int | None, typer.Option("--source-len", help="Tokens an encoder reads per sequence.", rich_help_panel=JOB)
+]
+ImagesFlag = Annotated[
+    float | None, typer.Option("--images", help="Images per sequence (default: 1).", rich_help_panel=JOB)
+]
+ImbalanceFlag = Annotated[
+    float | None,
+    typer.Option("--imbalance", help="Tokens of the busiest device's experts over the mean.", rich_help_panel=JOB),
+]
+CapacityFlag = Annotated[
+    float | None,
+    typer.Option("--capacity", help="Capacity factor of experts (default: dropless).", rich_help_panel=JOB),
+]
 GraphsFlag = Annotated[
     bool | None, typer.Option("--graphs/--no-graphs", help="Launch kernels from CUDA graphs.", rich_help_panel=JOB)
 ]

@@ -17,13 +17,20 @@ def plan(
     gpus: o.GpusFlag = 8,
     hardware: o.HardwareFlag = "h100-sxm-80",
     task: Annotated[
-        str, typer.Option("--task", help="train (finetune and infer are not built yet).", rich_help_panel=o.JOB)
+        str, typer.Option("--task", help="train or finetune (infer is not built yet).", rich_help_panel=o.JOB)
     ] = "train",
     global_batch: o.BatchFlag = None,
     seq_len: o.SeqFlag = None,
     precision: o.PrecisionFlag = None,
     attention: o.AttentionFlag = None,
     optimizer: o.OptimizerFlag = None,
+    method: o.MethodFlag = None,
+    rank: o.RankFlag = None,
+    frozen: o.FrozenFlag = None,
+    source_len: o.SourceFlag = None,
+    images: o.ImagesFlag = None,
+    imbalance: o.ImbalanceFlag = None,
+    capacity: o.CapacityFlag = None,
     graphs: o.GraphsFlag = None,
     framework: o.FrameworkFlag = None,
     tokens: Annotated[
@@ -60,7 +67,8 @@ def plan(
 
     job = o.given(
         global_batch=global_batch, seq_len=seq_len, precision=precision, attention=attention, optimizer=optimizer,
-        graphs=graphs, framework=framework,
+        graphs=graphs, framework=framework, method=method, rank=rank, frozen=frozen, source_len=source_len,
+        images=images, imbalance=imbalance, capacity=capacity,
     )  # fmt: skip
     budget = o.count("--tokens", tokens)
     asked = o.given(tokens=budget, target_days=target_days, target_tokens_per_s=target_tokens_per_s)

@@ -109,6 +109,37 @@ class Network:
             "send": Group(two, hop),
         }
 
+    def expert_groups(self, s: Strategies, copies: Numeric, shard: Numeric) -> dict[str, Group]:
+        """The groups of experts: those that share one (etp), all experts (ep), and their `copies`, `shard` of which
+        share optimizer state. The devices of a stage are dealt out anew: etp nearest, then ep, then the copies.
+        """
+        near = np.minimum(copies, shard)
+        return {
+            "etp": self._folded(s.etp, np.ones_like(s.etp), s),
+            "ep": self._folded(s.ep, s.etp, s),
+            "expert data": self._folded(copies, s.etp * s.ep, s),
+            "expert shard": self._folded(near, s.etp * s.ep, s),
+            "expert replica": self._folded(np.maximum(copies / near, 1.0), s.etp * s.ep * near, s),
+        }
+
+    def _folded(self, size: Numeric, stride: Numeric, s: Strategies) -> Group:
+        """Every `stride`-th device of a pipeline stage, `size` of them; other stages lie between runs of neighbours."""
+        run = axis_stride("pp", s)
+        inner = np.clip(np.floor(run / stride), 1.0, size)
+        far = np.maximum(run, stride) * s.pp
+        members = []
+        for link in self.links:
+            close = topology.members_within(link.domain, stride, inner)
+            runs = topology.members_within(link.domain, far, np.maximum(np.floor(size / inner), 1.0))
+            members.append(np.where(close >= inner, np.minimum(close * runs, size), close))
+        members[-1] = np.maximum(members[-1], size)
+        return Group(size, tuple(members))
+
+    def exchange_shares(self, group: Group) -> dict[str, Numeric]:
+        """Share of what a device sends evenly to all others of a group that leaves through each tier."""
+        others = np.maximum(group.size - 1.0, 1.0)
+        return self._shares(group, lambda inside, outside: (outside - inside) / others)
+
 
 def network(cluster: Cluster, devices: int) -> Network:
     """Lay a job of `devices` out on a cluster: every domain is filled with as many as divide the job evenly."""

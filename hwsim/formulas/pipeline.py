@@ -44,6 +44,36 @@ def stage_layers(layers: Numeric, pp: Numeric, vpp: Numeric, stage: Numeric) -> 
     return base * vpp + np.floor((extra + pp - turn) / pp)
 
 
+def layers_before(first: Numeric, layers: Numeric, pp: Numeric, vpp: Numeric, stage: Numeric) -> Numeric:
+    """How many of the model's first layers a pipeline stage holds. [-]
+
+    Parameters
+    ----------
+    first, layers, pp, vpp : numeric
+        Layers counted from the start, layers of the model, stages, chunks per stage. [-]
+    stage : numeric
+        Stage number from 0. [-]
+
+    Examples
+    --------
+    Of 10 layers in 4 stages (2, 3, 3 and 2), stage 1 holds layers 2 to 4:
+
+    >>> [int(layers_before(first, 10, 4, 1, 1)) for first in (2, 3, 5, 10)]
+    [0, 1, 3, 3]
+    """
+    chunks = 1.0 * pp * vpp
+    base = np.floor(1.0 * layers / chunks)
+    extra = layers - base * chunks
+    among_larger = np.floor((first + 1.0) / (base + 1.0))
+    beyond = np.floor((first - extra) / np.maximum(base, 1.0))
+    whole = np.where(first + 1.0 <= (base + 1.0) * (extra + 1.0), among_larger, beyond)
+    start = base * whole + np.clip(whole - 1.0, 0.0, extra)
+    turn = np.where(np.asarray(stage) == 0, pp, stage)
+    own = np.maximum(np.ceil((whole - stage) / pp), 0.0)
+    larger = np.maximum(np.floor((np.minimum(extra, whole - 1.0) - turn + pp) / pp), 0.0)
+    return own * base + larger + np.where(np.mod(whole, pp) == stage, first - start, 0.0)
+
+
 def in_flight_chunks(pp: Numeric, vpp: Numeric, micro_batches: Numeric, stage: Numeric, schedule: Numeric) -> Numeric:
     """Chunk-sized sets of activations that a stage holds at its peak. [-]
 

@@ -22,15 +22,35 @@ class Operator:
     """Weights stored on this device. [-]"""
     matmul_parameters: Numeric = 0.0
     """Those of them that a matrix multiply reads. [-]"""
+    trained: Numeric | None = None
+    """Weights that get a gradient; none: all of `parameters`. [-]"""
+    trained_matrices: Numeric = 0.0
+    """Trained weights of multiplies. [-]"""
+    sides: Numeric | None = None
+    """Rows and columns of trained matrices, length of trained vectors; none: vectors alone. [-]"""
+    frozen_matrices: Numeric = 0.0
+    """Weights of frozen multiplies, among `parameters`, which may be stored quantised. [-]"""
+    experts: bool = False
+    """Its weights belong to experts, which are spread over devices in a way of their own."""
     last: bool = False
     """Nothing in the block's backward pass needs its output."""
     kept_bytes: Numeric | None = None
     """What it still saves when it is run again: its inputs; none: that is all it saves anyway. [byte]"""
 
+    @property
+    def trained_parameters(self) -> Numeric:
+        """Weights that get a gradient. [-]"""
+        return self.parameters if self.trained is None else self.trained
+
+    @property
+    def factors(self) -> Numeric:
+        """Rows and columns of trained matrices, and the length of trained vectors. [-]"""
+        return self.trained_parameters if self.sides is None else self.sides
+
 
 @dataclass(frozen=True)
 class Formats:
-    """Bytes per number in each role (hwsim.specs.job.Precision), and how often unfused kernels move them."""
+    """Bytes per number in each role (hwsim.specs.job.Precision), passes of unfused kernels, and what is trained."""
 
     activation: float
     gemm_input: float
@@ -47,28 +67,90 @@ class Formats:
     activation_passes: float = 1.0
     rope_passes: float = 1.0
     score_passes: float = 1.0
+    trains: bool = True
+    """Weights get gradients; if not they are frozen."""
+    rank: int = 0
+    """Of low-rank adapters beside frozen multiplies; 0: none."""
+    unpack_bytes: float = 0.0
+    """Moved per frozen weight to unpack it from its stored format before each multiply."""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """How many experts a multiply serves at once, each with weights of its own."""
+
+    count: Numeric
 
 
 def linear(
-    name: str, rows: Numeric, out: Numeric, inner: Numeric, bias: bool, formats: Formats, saved_rows: Numeric
+    name: str,
+    rows: Numeric,
+    out: Numeric,
+    inner: Numeric,
+    bias: bool,
+    formats: Formats,
+    saved_rows: Numeric,
+    copies: Copies | None = None,
 ) -> Operator:
     """Build a linear layer y[rows, out] = x[rows, inner] w: one multiply forward, two backward.
 
     The weight gradient is added to the gradient buffer by the multiply itself or by a kernel of its own (see
-    `Formats`). Backward, a bias reads the output gradient once.
+    `Formats`). Backward, a bias reads the output gradient once. A frozen layer has no weight gradient and saves
+    nothing; an adapter adds x a b to its output (Hu et al., "LoRA", 2021).
     """
     read, wrote = formats.gemm_input, formats.activation
-    inputs_gradient = Gemm(rows, inner, out, input_bytes=read, output_bytes=wrote)
-    weight_gradient = Gemm(out, inner, rows, input_bytes=read, output_bytes=formats.gradient, weight_gradient=True)
-    bias_gradient = (Stream(1.0 * rows * out * wrote),) if bias else ()
-    added = (Stream(1.0 * out * inner * formats.added),) if formats.added else ()
+    count: Numeric = 1.0 if copies is None else copies.count
+    inputs_gradient = Gemm(rows, inner, out, count, input_bytes=read, output_bytes=wrote)
+    forward = Gemm(rows, out, inner, count, input_bytes=read, output_bytes=wrote)
+    matrix = count * out * inner if copies else 1.0 * out * inner
+    biases = (count * out if copies else out) if bias else 0.0
+    everything = matrix + biases
+    saved = 1.0 * saved_rows * inner * formats.saved
+    if formats.trains:
+        weight_gradient = Gemm(
+            out, inner, rows, count, input_bytes=read, output_bytes=formats.gradient, weight_gradient=True
+        )
+        bias_gradient = (Stream(count * rows * out * wrote if copies else 1.0 * rows * out * wrote),) if bias else ()
+        added = (Stream(matrix * formats.added),) if formats.added else ()
+        backward = (inputs_gradient, weight_gradient, *added, *bias_gradient)
+        return Operator(
+            name, (forward,), backward, saved, everything, matrix,
+            trained_matrices=matrix, sides=count * (out + inner) + biases, experts=copies is not None,
+        )  # fmt: skip
+    unpack = (Stream(matrix * formats.unpack_bytes),) if formats.unpack_bytes else ()
+    frozen = Operator(
+        name, (*unpack, forward), (*unpack, inputs_gradient), 0.0, everything, matrix,
+        trained=0.0, sides=0.0, frozen_matrices=matrix, experts=copies is not None,
+    )  # fmt: skip
+    return frozen if not formats.rank or copies else _adapted(frozen, rows, out, inner, formats, saved)
+
+
+def _adapted(
+    base: Operator, rows: Numeric, out: Numeric, inner: Numeric, formats: Formats, saved_bytes: Numeric
+) -> Operator:
+    """A frozen multiply with a low-rank adapter beside it; the middle of the adapter is saved too."""
+    read, wrote, rank = formats.gemm_input, formats.activation, float(formats.rank)
+    down, up = Gemm(rows, rank, inner, 1.0, read, wrote), Gemm(rows, out, rank, 1.0, read, wrote)
+    joined = Stream(3.0 * rows * out * wrote)
+    backward = (
+        Gemm(rows, rank, out, 1.0, read, wrote),
+        Gemm(out, rank, rows, 1.0, read, formats.gradient, weight_gradient=True),
+        Gemm(rows, inner, rank, 1.0, read, wrote),
+        Gemm(rank, inner, rows, 1.0, read, formats.gradient, weight_gradient=True),
+        Stream(3.0 * rows * inner * wrote),
+    )
+    adapter = rank * (out + inner)
     return Operator(
-        name,
-        forward=(Gemm(rows, out, inner, input_bytes=read, output_bytes=wrote),),
-        backward=(inputs_gradient, weight_gradient, *added, *bias_gradient),
-        saved_bytes=1.0 * saved_rows * inner * formats.saved,
-        parameters=1.0 * out * inner + (out if bias else 0.0),
-        matmul_parameters=1.0 * out * inner,
+        base.name,
+        (*base.forward, down, up, joined),
+        (*base.backward, *backward),
+        saved_bytes + rows * rank * wrote,
+        base.parameters + adapter,
+        base.matmul_parameters + adapter,
+        trained=adapter,
+        trained_matrices=adapter,
+        sides=adapter + 2.0 * rank,
+        frozen_matrices=base.frozen_matrices,
     )
 
 

@@ -26,6 +26,12 @@ class Sizes:
     kv_heads: Numeric
     ffn: Numeric
     vocab: Numeric
+    experts: Numeric
+    """Experts on this device."""
+    expert_ffn: Numeric
+    """Inner width of its part of each."""
+    shared_ffn: Numeric
+    """The same of the shared experts."""
 
     @property
     def tokens(self) -> Numeric:
@@ -50,4 +56,7 @@ def local_sizes(model: Model, s: Strategies) -> Sizes:
         kv_heads=tensor.local_kv_heads(model.kv_heads, s),
         ffn=model.ffn / s.tp,
         vocab=tensor.local_vocab(model.vocab, s),
+        experts=model.experts / s.ep,
+        expert_ffn=model.expert_ffn / s.etp,
+        shared_ffn=model.shared_ffn / s.tp,
     )

@@ -1,15 +1,15 @@
 """The space of strategies: an integer range decoded by np.unravel_index; nothing is materialised.
 
-A candidate index runs over (order, recompute, sharding, sequence parallel, vpp, micro-batch, mesh). The last three form
-the core: most of them are illegal together, so they are checked and squeezed first; the first four are open axes that
-broadcast against the surviving cores.
+A candidate index runs over (order, recompute, sharding, sequence parallel, experts, vpp, micro-batch, mesh). The last
+three form the core: most of them are illegal together, so they are checked and squeezed first; the first five are open
+axes that broadcast against the surviving cores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ import numpy.typing as npt
 from hwsim.costs.network import AXES, axis_stride
 from hwsim.errors import UsageError, did_you_mean, shorten
 from hwsim.formulas.pipeline import SCHEDULES
+from hwsim.ops.axes.tensor import divided_widths
+from hwsim.ops.stacks import segments
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import CODES, ORDERS, RECOMPUTES, Strategies
 
@@ -29,6 +31,8 @@ PINS = (
     "vpp",
     "dp",
     "cp",
+    "ep",
+    "etp",
     "zero",
     "shard",
     "micro_batch",
@@ -58,13 +62,16 @@ class Space:
     shardings: Column
     """(sharding, 2): ZeRO stage and shard group; 0 stands for the whole dp x cp."""
     sequence_parallels: Column
+    experts: Column
+    """(choice, 2): expert-parallel size, and devices that share an expert."""
     schedule: float | None
     """Pinned schedule code, one per space; default: interleaved where vpp > 1, else 1F1B."""
 
     @property
     def outer_shape(self) -> tuple[int, ...]:
         """Lengths of the open axes."""
-        return len(self.orders), len(self.recomputes), len(self.shardings), len(self.sequence_parallels)
+        axes = (self.orders, self.recomputes, self.shardings, self.sequence_parallels, self.experts)
+        return tuple(len(axis) for axis in axes)
 
     @property
     def core_shape(self) -> tuple[int, ...]:
@@ -88,20 +95,18 @@ class Space:
 
     def decode(self, index: npt.NDArray[np.int64]) -> Strategies:
         """Candidates by flat index, as a table."""
-        order, recompute, sharding, sp, *core = np.unravel_index(index, self.outer_shape + self.core_shape)
-        return self._strategies(order, recompute, sharding, sp, self._core(*core))
+        places, axes = np.unravel_index(index, self.outer_shape + self.core_shape), len(self.outer_shape)
+        return self._strategies(places[:axes], self._core(*places[axes:]))
 
     def grid(self, core_index: Index, picks: Sequence[Index] | None = None) -> Strategies:
-        """Candidates with these cores: open axes (order, recompute, sharding, sequence parallel, 1) against (cores,).
+        """Candidates with these cores: the open axes, each a dimension of its own, against (cores,).
 
         `picks` narrows each open axis to some positions.
         """
         chosen = [np.arange(n) for n in self.outer_shape] if picks is None else picks
-        order, recompute, sharding, sp = (
-            positions.reshape([-1 if i == axis else 1 for i in range(5)]) for axis, positions in enumerate(chosen)
-        )
-        core = self._core(*np.unravel_index(core_index, self.core_shape))
-        return self._strategies(order, recompute, sharding, sp, core)
+        dimensions = range(len(chosen) + 1)
+        outer = [at.reshape([-1 if i == axis else 1 for i in dimensions]) for axis, at in enumerate(chosen)]
+        return self._strategies(outer, self._core(*np.unravel_index(core_index, self.core_shape)))
 
     def flat_index(
         self, outer: Sequence[npt.NDArray[np.int64]], core_index: npt.NDArray[np.int64]
@@ -120,9 +125,8 @@ class Space:
             "micro_batch": self.micro_batches[micro_batch],
         }
 
-    def _strategies(
-        self, order: Index, recompute: Index, sharding: Index, sp: Index, core: dict[str, Column]
-    ) -> Strategies:
+    def _strategies(self, outer: Sequence[Index], core: dict[str, Column]) -> Strategies:
+        order, recompute, sharding, sp, experts = outer
         zero, shard = self.shardings[sharding, 0], self.shardings[sharding, 1]
         data = core["dp"] * core["cp"]
         plain = np.where(core["vpp"] > 1, float(SCHEDULES.index("interleaved")), float(SCHEDULES.index("1f1b")))
@@ -130,6 +134,8 @@ class Space:
         return Strategies(
             **scalar,
             **core,
+            ep=self.experts[experts, 0],
+            etp=self.experts[experts, 1],
             zero=zero,
             shard=np.where(shard > 0, shard, data),
             recompute=self.recomputes[recompute],
@@ -174,9 +180,12 @@ def factorisations(
     def drop(rule: str, count: int) -> None:
         dropped[rule] = dropped.get(rule, 0) + count
 
+    layers = sum(segment.layers for segment in segments(model))
+    stacks = [stack for stack in (model, model.encoder, model.vision and model.vision.tower) if stack]
+    widths = gcd(*(width for stack in stacks for width in divided_widths(stack)))
     for tp in pinned("tp", devices):
         rest = devices // tp
-        if model.heads % tp or model.ffn % tp:
+        if widths % tp:
             drop(TP_RULE, ordered_products(rest, 3))
             continue
         for cp in pinned("cp", rest):
@@ -187,7 +196,7 @@ def factorisations(
                 pp = rest // (cp * dp)
                 if pp not in pins.get("pp", (pp,)):
                     continue
-                rule = DP_RULE if global_batch % dp else PP_RULE if pp > model.layers + 2 else None
+                rule = DP_RULE if global_batch % dp else PP_RULE if pp > layers + 2 else None
                 meshes += [(tp, cp, dp, pp)] if rule is None else []
                 if rule is not None:
                     drop(rule, 1)
@@ -219,12 +228,14 @@ def build_space(model: Model, devices: int, global_batch: int, seq_len: int, pin
 
     meshes, dropped = factorisations(model, devices, global_batch, seq_len, pins)
     depths = sorted({pp for _, _, _, pp in meshes})
-    chunks = sorted({d for pp in depths if pp > 1 for d in divisors(-(-model.layers // pp))} | {1})
+    layers = sum(segment.layers for segment in segments(model))
+    chunks = sorted({d for pp in depths if pp > 1 for d in divisors(-(-layers // pp))} | {1})
     shardings = [(0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (3.0, 0.0), (3.0, float(node_devices))]
     shardings = [pair for pair in shardings if pair[0] in pins.get("zero", (pair[0],))]
     if "shard" in pins:
         stages = [zero for zero, _ in shardings if zero > 0] or [0.0]
         shardings = sorted({(zero, shard) for zero in stages for shard in pins["shard"]})
+    experts = [(ep, etp) for ep in pinned("ep", expert_sizes(model, devices)) for etp in pinned("etp", (1,))]
     return Space(
         devices=devices,
         global_batch=global_batch,
@@ -237,8 +248,14 @@ def build_space(model: Model, devices: int, global_batch: int, seq_len: int, pin
         recomputes=pinned("recompute", range(len(RECOMPUTES))),
         shardings=np.array(shardings, dtype=np.float64).reshape(-1, 2),
         sequence_parallels=pinned("sequence_parallel", (0, 1)),
+        experts=np.array(experts),
         schedule=pins["schedule"][0] if "schedule" in pins else None,
     )
+
+
+def expert_sizes(model: Model, devices: int) -> list[int]:
+    """Expert-parallel sizes worth trying."""
+    return [ep for ep in divisors(model.experts) if devices % ep == 0] if model.experts else [1]
 
 
 def parse_pins(settings: Sequence[str]) -> dict[str, tuple[float, ...]]:

@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hwsim.analytic.blocks import Weights
+from hwsim.analytic.communication import weight_blocks
+from hwsim.analytic.memory import Share, state_bytes, weight_bytes
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import TrainingColumns, evaluate, illegal
 from hwsim.costs.network import AXES
 from hwsim.formulas import pipeline
+from hwsim.formulas.types import Numeric
 from hwsim.ops.axes import data
 from hwsim.search.pareto import pareto_front
 from hwsim.search.space import Index, Space, repeated_orders, repeated_shardings
-from hwsim.specs.job import OPTIMIZER_STATE_BYTES
-from hwsim.specs.strategy import Strategies
+from hwsim.specs.job import TrainingJob
+from hwsim.specs.strategy import Strategies, strategies
 
 OUT_OF_MEMORY = "out of memory"
 DUPLICATE = "same as another candidate"
@@ -116,8 +120,9 @@ def _legal_cores(setting: Setting, space: Space, core_index: Index, found: Found
     """Cores that are legal whatever the open axes say, and whose model state can fit."""
     outer = prod(space.outer_shape)
     s = space.decode(core_index)
-    off = np.zeros_like(s.tp)
-    plain = Strategies(**{**s.__dict__, "zero": off, "shard": s.dp * s.cp, "sequence_parallel": off})
+    off, one = np.zeros_like(s.tp), np.ones_like(s.tp)
+    easiest = {"zero": off, "shard": s.dp * s.cp, "sequence_parallel": one * (setting.model.experts > 0)}
+    plain = Strategies(**{**s.__dict__, **easiest, "ep": one, "etp": one})
     alive = np.ones(len(core_index), dtype=bool)
     for reason, mask in illegal(setting.model, plain).items():
         bad = alive & mask
@@ -139,25 +144,30 @@ def _capacity(setting: Setting) -> float:
 
 def _least_bytes(setting: Setting, space: Space, s: Strategies) -> npt.NDArray[np.float64]:
     """A lower bound on memory: the layers' model state under the best sharding on offer, and one input per layer."""
-    precision, framework, model = setting.precision, setting.job.framework, setting.model
-    layers = pipeline.stage_layers(model.layers, s.pp, s.vpp, np.minimum(1.0, s.pp - 1.0))
-    held = (
-        layers * (setting.parameters.matmul - model.vocab * (model.embedding_dim or model.hidden)) / model.layers / s.tp
-    )
-    optimizer = precision.master + OPTIMIZER_STATE_BYTES[setting.job.optimizer]
+    job, model, net = setting.job, setting.model, 1.0 * setting.layers
+    single = strategies(devices=1, global_batch=1, seq_len=1, zero=0)
+    share = Share(0.0, tuple(1.0 * segment.layers / net for segment in setting.segments), 0.0, 0.0)
+    blocks = weight_blocks(setting, single)
+    dense, routed = (share.weights(blocks, which) for which in ("dense", "experts"))
+    fullest = pipeline.stage_layers(net, s.pp, s.vpp, np.minimum(1.0, s.pp - 1.0))
+    layers = fullest if len(setting.segments) == 1 else net / s.pp
     least: npt.NDArray[np.float64] = np.full_like(s.tp, np.inf)
     for zero, shard in space.shardings:
         ranks = s.dp * s.cp if shard == 0 else np.minimum(shard, s.dp * s.cp)
         sharded = Strategies(**{**s.__dict__, "zero": np.full_like(s.tp, zero), "shard": ranks})
-        state = (
-            precision.weight * data.kept_fraction(3, sharded)
-            + framework.gradient_bytes * data.kept_fraction(2, sharded)
-            + optimizer * data.kept_fraction(1, sharded)
-        )
-        least = np.minimum(least, held * state)
-    inputs = layers * s.micro_batch * s.seq_len / s.cp / s.tp * model.hidden * precision.activation
-    bound: npt.NDArray[np.float64] = least + inputs + framework.context
+        kept = [data.kept_fraction(stage, sharded) for stage in (3, 2, 1)]
+        state = _state(dense, job, kept) / s.tp + _state(routed, job, kept) / (s.tp * s.cp * s.dp)
+        least = np.minimum(least, layers * state)
+    inputs = layers * s.micro_batch * s.seq_len / s.cp / s.tp * model.hidden * setting.precision.activation
+    inputs = inputs * (len({segment.stack for segment in setting.segments}) == 1)
+    bound: npt.NDArray[np.float64] = least + inputs + job.framework.context
     return bound
+
+
+def _state(weights: Weights, job: TrainingJob, kept: Sequence[Numeric]) -> Numeric:
+    """Bytes of some weights with their gradients and optimizer state, as much of each as is kept."""
+    gradients = weights.trained * job.framework.gradient_bytes
+    return weight_bytes(weights, job) * kept[0] + gradients * kept[1] + state_bytes(weights, job) * kept[2]
 
 
 def _cost(setting: Setting, chunk: _Chunk, score: Score, found: Found) -> None:
@@ -175,7 +185,7 @@ def _cost(setting: Setting, chunk: _Chunk, score: Score, found: Found) -> None:
 
 def unwanted(setting: Setting, space: Space, s: Strategies) -> dict[str, npt.NDArray[np.bool_]]:
     """Candidates that a plan leaves out though an estimate would take them: repeats, and what nobody runs."""
-    chunks, layers = s.pp * s.vpp, 1.0 * setting.model.layers
+    chunks, layers = s.pp * s.vpp, 1.0 * setting.layers
     uneven = (np.mod(layers, chunks) != 0) & (np.mod(layers + 2.0, chunks) != 0)
     useless = (s.sequence_parallel > 0) & (s.tp == 1) & (len(space.sequence_parallels) > 1)
     return {

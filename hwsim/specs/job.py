@@ -12,11 +12,17 @@ from hwsim.specs.base import Bytes, Count, Name, Ratio, Seconds, Spec, Text
 
 PrecisionName = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8"]
 AttentionName = Literal["flash", "unfused"]
-OptimizerName = Literal["adam"]
-ModuleName = Literal["core_attn", "attn", "layernorm", "mlp_act", "mlp"]
+OptimizerName = Literal["adam", "adam8bit", "adafactor", "muon", "momentum", "sgd"]
+MethodName = Literal["full", "lora", "qlora"]
+StackName = Literal["decoder", "encoder", "vision"]
+ModuleName = Literal["core_attn", "attn", "layernorm", "mlp_act", "mlp", "mla_up_proj", "moe_act", "moe",
+                     "shared_experts"]  # fmt: skip
 OperatorName = Literal[
-    "attention norm", "qkv", "qk norm", "rope", "attention", "attention output", "attention residual", "mlp norm",
-    "mlp up", "activation", "mlp down", "mlp residual",
+    "attention norm", "qkv", "qk norm", "rope", "attention", "attention output", "attention post norm",
+    "attention residual", "q", "q down", "q latent norm", "q up", "kv down", "kv latent norm", "kv up", "cross norm",
+    "cross q", "cross kv", "cross attention", "cross output", "cross residual", "mlp norm", "mlp up", "activation",
+    "mlp down", "mlp post norm", "mlp residual", "router", "dispatch", "expert up", "expert activation", "expert down",
+    "combine", "shared up", "shared activation", "shared down", "shared gate",
 ]  # fmt: skip
 """Operators of a layer, as `hwsim explain` names them."""
 
@@ -54,8 +60,36 @@ PRECISIONS = MappingProxyType(
 """Training precisions. fp8, int8 and fp4 multiply operands of that format (fp4 with an fp8 scale for every 16 numbers);
 weights, gradients and the residual stream stay bf16."""
 
-OPTIMIZER_STATE_BYTES = MappingProxyType({"adam": 8.0})
-"""Bytes of optimizer state per parameter beside the master copy: Adam keeps two fp32 moments."""
+
+class OptimizerState(NamedTuple):
+    """Bytes of optimizer state beside the master copy."""
+
+    matrix: float
+    """Per parameter of a layer's matrices."""
+    other: float
+    """Per other parameter: embeddings, head, norms, biases."""
+    factor: float = 0.0
+    """Per row and column of every matrix."""
+    orthogonalises: bool = False
+    """Its update of a matrix takes multiplies (Newton-Schulz)."""
+
+
+OPTIMIZERS = MappingProxyType(
+    {
+        "adam": OptimizerState(8.0, 8.0),
+        "adam8bit": OptimizerState(2.03125, 2.03125),
+        "adafactor": OptimizerState(0.0, 0.0, 4.0),
+        "muon": OptimizerState(4.0, 8.0, orthogonalises=True),
+        "momentum": OptimizerState(4.0, 4.0),
+        "sgd": OptimizerState(0.0, 0.0),
+    }
+)
+"""Update rules. Adam (and AdamW) keeps two fp32 moments, in 8 bits each with an fp32 scale for 256 numbers (Dettmers et
+al., "8-bit Optimizers", 2022); Adafactor the means of rows and columns (Shazeer and Stern, 2018); Muon one fp32
+momentum for the layers' matrices and Adam elsewhere (Jordan et al., 2024); SGD nothing, or one fp32 momentum."""
+NF4_BYTES = 0.5 + (1.0 + 4.0 / 256.0) / 64.0
+"""Per weight of a 4-bit NormalFloat: one 8-bit scale for 64 weights, itself scaled in fp32 by 256 (Dettmers et al.,
+"QLoRA", 2023, section 3)."""
 
 
 Passes = Annotated[float, Field(ge=1, le=20)]
@@ -74,15 +108,24 @@ class Rerun(Spec):
 
 
 _AGAIN, _DROPPED = Rerun(again=1.0), Rerun(keep=0.0)
-_ATTENTION: Mapping[OperatorName, Rerun] = MappingProxyType({"attention": _AGAIN})
+_WHOLE = Rerun(again=1.0, keep=0.0)
+_ATTENTION: Mapping[OperatorName, Rerun] = MappingProxyType({"attention": _AGAIN, "cross attention": _AGAIN})
 MODULES: Mapping[str, Mapping[str, Rerun]] = MappingProxyType(
     {
-        "core_attn": {"attention": _AGAIN},
-        "attn": {"qkv": _AGAIN, "qk norm": _AGAIN, "rope": _AGAIN, "attention": Rerun(again=1.0, keep=0.0),
-                 "attention output": _DROPPED},
-        "layernorm": {"attention norm": _AGAIN, "qkv": _DROPPED, "mlp norm": _AGAIN, "mlp up": _DROPPED},
+        "core_attn": {"attention": _AGAIN, "cross attention": _AGAIN},
+        "attn": {"qkv": _AGAIN, "qk norm": _AGAIN, "rope": _AGAIN, "attention": _WHOLE, "attention output": _DROPPED,
+                 "q": _AGAIN, "q down": _AGAIN, "q latent norm": _WHOLE, "q up": _WHOLE, "kv down": _AGAIN,
+                 "kv latent norm": _WHOLE, "kv up": _WHOLE},
+        "layernorm": {"attention norm": _AGAIN, "qkv": _DROPPED, "q": _DROPPED, "q down": _DROPPED, "mlp norm": _AGAIN,
+                      "mlp up": _DROPPED},
         "mlp_act": {"activation": _AGAIN, "mlp down": _DROPPED},
-        "mlp": {"mlp up": _AGAIN, "activation": Rerun(again=1.0, keep=0.0), "mlp down": _DROPPED},
+        "mlp": {"mlp up": _AGAIN, "activation": _WHOLE, "mlp down": _DROPPED},
+        "mla_up_proj": {"q up": _AGAIN, "kv up": _AGAIN, "rope": _AGAIN, "attention": _DROPPED},
+        "moe_act": {"expert activation": _AGAIN, "expert down": _DROPPED},
+        "moe": {"router": _AGAIN, "dispatch": _AGAIN, "expert up": _WHOLE, "expert activation": _WHOLE,
+                "expert down": _WHOLE, "combine": _AGAIN, "shared up": _AGAIN, "shared activation": _WHOLE,
+                "shared down": _WHOLE},
+        "shared_experts": {"shared up": _AGAIN, "shared activation": _WHOLE, "shared down": _DROPPED},
     }
 )  # fmt: skip
 """Module that a user can name (as Megatron-Core's --recompute-modules) to what is run again and what is dropped: a
@@ -117,6 +160,10 @@ class Framework(Spec):
     """Tensor-parallel peers gather the residual stream in the format it is multiplied in (fp8, fp4)."""
     overlap_tensor: Share = 0.0
     """Share of the tensor-parallel communication that runs beside the multiply it feeds or follows."""
+    overlap_experts: Share = 0.0
+    """Share of the expert-parallel communication that runs beside the compute of other operators."""
+    dispatch_once: bool = False
+    """A token travels once to each device that holds any of its experts (DeepEP), not once per expert."""
     early_stop: bool = False
     """Full recompute ends when the backward pass has what it needs: a layer's last multiply is not run again."""
     accumulation: Literal["fused", "separate", "none"] = "fused"
@@ -195,6 +242,30 @@ class TrainingJob(Spec):
     """Modules that selective recompute runs again; default: as the framework does."""
     framework: Framework
     """Habits of the training software."""
+    method: MethodName = "full"
+    """Which weights are trained: all, or low-rank adapters beside frozen ones (stored in 4 bits: qlora)."""
+    rank: Count = 16
+    """Of the adapters."""
+    frozen: tuple[StackName, ...] = ()
+    """Stacks of the model that are not trained; the decoder still passes gradients to what is before it."""
+    source_len: Count | None = None
+    """Tokens that an encoder reads per sequence; default: `seq_len`."""
+    images: Annotated[float, Field(ge=0, le=10_000)] = 1.0
+    """Images per sequence of a model with a vision tower."""
+    imbalance: Annotated[float, Field(ge=1, le=1000)] = 1.0
+    """Tokens of the busiest device's experts over the mean."""
+    capacity: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    """Tokens that every expert is padded or cut to, over the mean; 0: dropless."""
+
+    @property
+    def optimizer_state(self) -> OptimizerState:
+        """Bytes of the optimizer's state."""
+        return OPTIMIZERS[self.optimizer]
+
+    @property
+    def frozen_bytes(self) -> float:
+        """Stored per weight of a frozen matrix. [byte]"""
+        return NF4_BYTES if self.method == "qlora" else self.numbers.wire
 
     @property
     def rerun(self) -> Mapping[str, Rerun]:

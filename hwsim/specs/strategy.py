@@ -39,6 +39,10 @@ class Strategies:
     """Data-parallel size: devices / (tp pp cp)."""
     cp: Column
     """Context-parallel size."""
+    ep: Column
+    """Expert-parallel size, among the devices of a pipeline stage."""
+    etp: Column
+    """Devices that share each expert."""
     zero: Column
     """ZeRO stage: 0 none, 1 optimizer, 2 + gradients, 3 + weights (FSDP)."""
     shard: Column
@@ -121,7 +125,7 @@ def strategies(**values: Any) -> Strategies:
         raise UsageError(msg)
     given = {name: _column(name, value) for name, value in values.items() if value is not None}
     one = np.asarray(1.0)
-    columns = {name: given.get(name, one) for name in ("tp", "pp", "vpp", "cp", "micro_batch")}
+    columns = {name: given.get(name, one) for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "micro_batch")}
     columns["recompute"] = given.get("recompute", np.asarray(0.0))
     columns["order"] = given.get("order", np.asarray(0.0))
     columns |= {name: given[name] for name in ("devices", "global_batch", "seq_len")}

@@ -47,15 +47,19 @@ def replicas(s: Strategies) -> Numeric:
     return s.dp * s.cp / s.shard
 
 
-def gradient_traffic(parameters: Numeric, reduce_bytes: float, weight_bytes: float, s: Strategies) -> DataTraffic:
-    """Payloads for the `parameters` of one device."""
+def gradient_traffic(
+    gradient_bytes: Numeric, weight_bytes: Numeric, shard: Numeric, others: Numeric, s: Strategies
+) -> DataTraffic:
+    """Payloads for the gradients to be summed and the weights to be gathered of one device.
+
+    `shard` and `others`: devices that share one copy of the state, and copies of it.
+    """
     sharded = np.where(s.zero > 0, 1.0, 0.0)
-    gradients = 1.0 * parameters * reduce_bytes
     return DataTraffic(
-        all_reduce_bytes=gradients * (1.0 - sharded),
-        reduce_scatter_bytes=gradients * sharded,
-        replica_bytes=np.where(replicas(s) > 1, gradients / s.shard * sharded, 0.0),
-        all_gather_bytes=1.0 * parameters * weight_bytes * sharded,
+        all_reduce_bytes=gradient_bytes * (1.0 - sharded),
+        reduce_scatter_bytes=gradient_bytes * sharded,
+        replica_bytes=np.where(others > 1, gradient_bytes / shard * sharded, 0.0),
+        all_gather_bytes=weight_bytes * sharded,
     )
 
 
@@ -76,8 +80,12 @@ def scatters_always(s: Strategies) -> Numeric:
 
 def kept_fraction(stage: int, s: Strategies) -> Numeric:
     """Share of weights (stage 3), gradients (2) or optimizer state (1) that one device keeps."""
-    sharded = scatters_always(s) if stage == 2 else s.zero >= stage
-    return np.where(sharded, 1.0 / s.shard, 1.0)
+    return np.where(is_sharded(stage, s), 1.0 / s.shard, 1.0)
+
+
+def is_sharded(stage: int, s: Strategies) -> Numeric:
+    """Whether weights (stage 3), gradients (2) or optimizer state (1) are sharded."""
+    return scatters_always(s) if stage == 2 else s.zero >= stage
 
 
 def illegal(s: Strategies) -> dict[str, Numeric]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from hwsim.formulas import pipeline
 from hwsim.formulas.types import Numeric
-from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
 
 STAGE_CLASSES = ("first", "middle", "last")
@@ -39,14 +38,13 @@ def sends(s: Strategies) -> Numeric:
     return np.where(s.pp > 1, 2.0 * s.vpp - ends, 0.0)
 
 
-def illegal(model: Model, s: Strategies) -> dict[str, Numeric]:
-    """Reasons against a strategy, as masks."""
+def illegal(layers: int, s: Strategies) -> dict[str, Numeric]:
+    """Reasons against a strategy for a model of so many layers, as masks."""
     chunks = s.pp * s.vpp
     interleaved = s.vpp > 1
     dual = s.schedule == pipeline.DUALPIPE
     return {
-        "fewer layers than pipeline chunks": (chunks > 2) & (chunks - 2.0 > model.layers)
-        | (chunks == 2) & (model.layers < 2),
+        "fewer layers than pipeline chunks": (chunks > 2) & (chunks - 2.0 > layers) | (chunks == 2) & (layers < 2),
         "vpp needs pp > 1": interleaved & (s.pp == 1),
         "vpp > 1 is the interleaved schedule": interleaved & (s.schedule != pipeline.INTERLEAVED),
         "dualpipe needs an even pp and 2 pp micro-batches": dual

@@ -8,6 +8,7 @@ reduce-scatter with it (Korthikanti et al., 2022, figures 4 and 5).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 
@@ -79,10 +80,17 @@ def boundary(elements: Numeric, gathered: float, summed: float, s: Strategies) -
     return Boundary(sharded * gathered, sharded * summed, elements * (1.0 - s.sequence_parallel) * summed)
 
 
+def divided_widths(model: Model) -> tuple[int, ...]:
+    """Widths of a stack that tp divides: query heads, the MLP of dense layers, shared experts."""
+    mixed = model.layers - model.dense_layers if model.expert_layers is None else model.expert_layers
+    dense = model.experts == 0 or mixed < model.layers
+    return (model.heads, *((model.ffn,) if dense else ()), *((model.shared_ffn,) if model.shared_ffn else ()))
+
+
 def illegal(model: Model, s: Strategies) -> dict[str, Numeric]:
     """Reasons against a strategy, as masks."""
     kv_fits = np.where(s.tp <= model.kv_heads, np.mod(model.kv_heads, s.tp), np.mod(s.tp, model.kv_heads)) == 0
-    divides = (np.mod(model.heads, s.tp) == 0) & (np.mod(model.ffn, s.tp) == 0)
+    divides = np.equal(np.mod(gcd(*divided_widths(model)), s.tp), 0)
     tokens = np.mod(s.seq_len, s.cp * s.tp) == 0
     return {
         "tp does not divide heads and ffn": ~divides,

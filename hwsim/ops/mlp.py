@@ -1,0 +1,104 @@
+"""The MLP half of a layer: dense, or a mixture of experts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hwsim.formulas.types import Numeric
+from hwsim.ops.axes import expert
+from hwsim.ops.operator import Copies, Operator
+from hwsim.ops.parts import activation, norm, residual
+from hwsim.ops.plan import FP32_BYTES, Plan, with_collectives
+from hwsim.ops.work import Stream
+
+ROUTER_KERNELS = 6
+"""Softmax, top-k, counts, probabilities and the loss that balances experts."""
+
+
+def mlp_part(p: Plan) -> list[Operator]:
+    """Norm, up (and gate) projection, activation, down projection, residual add."""
+    m, z = p.model, p.sizes
+    columns = z.ffn * (2.0 if m.gated else 1.0)
+    up = p.linear("mlp up", z.tokens, columns, m.hidden, m.mlp_bias, z.residual_tokens)
+    down = p.linear("mlp down", z.tokens, m.hidden, z.ffn, m.mlp_bias, z.tokens)
+    return [
+        *_norm_before(p),
+        up if m.norms == 1 else with_collectives(up, p.boundary.enter),
+        activation("activation", p, z.tokens * columns, z.tokens * z.ffn),
+        replace(with_collectives(down, p.boundary.leave), last=True),
+        *_after(p),
+    ]
+
+
+def expert_part(p: Plan) -> list[Operator]:
+    """Norm, router, rows to their experts, experts, rows back, shared experts, residual add.
+
+    Every device routes its own tokens. Probabilities are applied to the activation, so that nothing is saved for them
+    but themselves (Megatron-Core).
+    """
+    m, z, e = p.model, p.sizes, p.formats.activation
+    rows, width = z.residual_tokens, float(m.hidden)
+    routed = rows * m.experts_per_token
+    sent = rows * expert.destinations(m.experts_per_token, p.s, p.habits.dispatch_once) * width
+    padded = (p.habits.capacity or p.habits.imbalance) * routed * p.s.etp
+    each = padded / z.experts
+    gathered, columns = padded * width, z.expert_ffn * (2.0 if m.gated else 1.0)
+    copies = Copies(z.experts)
+    up = p.linear("expert up", each, columns, m.hidden, m.mlp_bias, padded, copies)
+    down = p.linear("expert down", each, m.hidden, z.expert_ffn, m.mlp_bias, padded, copies)
+    return [
+        *_norm_before(p),
+        router(p, rows),
+        _permute("dispatch", p, expert.dispatch(sent * e, gathered * e, p.s), rows * width, gathered),
+        up,
+        activation("expert activation", p, padded * columns, padded * z.expert_ffn),
+        replace(down, last=True),
+        replace(_permute("combine", p, expert.combine(sent * e, gathered * e, p.s), gathered, rows * width), last=True),
+        *(shared_experts(p) if m.shared_ffn else []),
+        *_after(p),
+    ]
+
+
+def router(p: Plan, rows: Numeric) -> Operator:
+    """Scores of every expert for every token, the best chosen; the same weights on every device."""
+    m = p.model
+    scores = rows * m.experts * FP32_BYTES
+    linear = p.linear("router", rows, float(m.experts), m.hidden, m.router_bias, rows)
+    moved = Stream(6.0 * scores, kernels=ROUTER_KERNELS)
+    chosen = rows * m.experts_per_token * (FP32_BYTES + 8.0)
+    return replace(
+        linear,
+        forward=(*linear.forward, moved),
+        backward=(*linear.backward, moved),
+        saved_bytes=linear.saved_bytes + scores + chosen,
+    )
+
+
+def shared_experts(p: Plan) -> list[Operator]:
+    """A dense MLP that every token goes through."""
+    m, z = p.model, p.sizes
+    columns = z.shared_ffn * (2.0 if m.gated else 1.0)
+    up = p.linear("shared up", z.tokens, columns, m.hidden, m.mlp_bias)
+    down = p.linear("shared down", z.tokens, m.hidden, z.shared_ffn, m.mlp_bias, z.tokens)
+    gate = p.linear("shared gate", z.residual_tokens, 1.0, m.hidden, False)
+    return [
+        with_collectives(up, p.boundary.enter),
+        activation("shared activation", p, z.tokens * columns, z.tokens * z.shared_ffn),
+        replace(with_collectives(down, p.boundary.leave), last=True),
+        *([gate] if m.shared_gate else []),
+    ]
+
+
+def _permute(name: str, p: Plan, exchange: expert.Exchange, read: Numeric, written: Numeric) -> Operator:
+    """Rows put in the order of their experts (or back), and sent; backward the way back."""
+    moved = Stream((read + written) * p.formats.activation, kernels=2)
+    return Operator(name, (moved, *exchange), (*reversed(exchange), moved))
+
+
+def _norm_before(p: Plan) -> list[Operator]:
+    return [] if p.model.norms == 1 else [norm("mlp norm", p, p.sizes.residual_tokens, p.model.hidden)]
+
+
+def _after(p: Plan) -> list[Operator]:
+    after = [norm("mlp post norm", p, p.sizes.residual_tokens, p.model.hidden)] if p.model.norms == 4 else []
+    return [replace(operator, last=True) for operator in (*after, residual("mlp residual", p))]

@@ -1,0 +1,53 @@
+"""Small operators that blocks share: norms, rotary embedding, activation, residual add."""
+
+from __future__ import annotations
+
+from hwsim.formulas.types import Numeric
+from hwsim.ops.operator import Operator
+from hwsim.ops.plan import MASK_BYTES, Plan
+from hwsim.ops.work import Stream
+
+
+def norm(name: str, p: Plan, rows: Numeric, width: int) -> Operator:
+    """Layernorm or RMSNorm: saves its input; backward reads input and gradient and writes a gradient."""
+    shift = p.model.norm == "layernorm" and p.model.norm_bias
+    size = rows * width * p.formats.activation
+    forward, backward = norm_streams(p, size, kernels=1)
+    weights = width * (2.0 if shift else 1.0)
+    return Operator(name, (forward,), (backward,), size, weights, trained=weights * p.formats.trains)
+
+
+def norm_streams(p: Plan, size: Numeric, kernels: int) -> tuple[Stream, Stream]:
+    """Kernels of a normalisation of `size` bytes, forward and backward."""
+    moved = size * p.formats.norm_passes
+    return Stream(2.0 * moved, kernels=kernels), Stream(3.0 * moved, kernels=2)
+
+
+def head_norm(p: Plan, elements: Numeric) -> Operator:
+    """RMSNorm of every query and key head; two vectors of head_dim, the same on every device."""
+    size = elements * p.formats.activation
+    forward, backward = norm_streams(p, size, kernels=2)
+    weights = 2.0 * p.model.head_dim
+    return Operator("qk norm", (forward,), (backward,), size, weights, trained=weights * p.formats.trains)
+
+
+def rotary(p: Plan, elements: Numeric) -> Operator:
+    """Rotary embedding of queries and keys; its backward needs nothing saved."""
+    moved = Stream(2.0 * elements * p.formats.activation * p.formats.rope_passes, kernels=2)
+    return Operator("rope", (moved,), (moved,))
+
+
+def activation(name: str, p: Plan, inputs: Numeric, outputs: Numeric) -> Operator:
+    """GELU or the gated product; saves its inputs."""
+    e, passes = p.formats.activation, p.formats.activation_passes
+    forward, backward = (inputs + outputs) * e * passes, (2.0 * inputs + outputs) * e * passes
+    return Operator(name, (Stream(forward),), (Stream(backward),), inputs * e)
+
+
+def residual(name: str, p: Plan) -> Operator:
+    """Dropout (where the model has it) and residual add; backward also sums the two branches' gradients."""
+    elements, e = p.sizes.residual_tokens * p.model.hidden, p.formats.activation
+    mask = elements * MASK_BYTES if p.model.dropout else 0.0
+    branches = Stream(elements * 3.0 * e)
+    dropped = (Stream(elements * 2.0 * e + mask),) if p.model.dropout else ()
+    return Operator(name, (Stream(elements * 3.0 * e + mask),), (*dropped, branches), saved_bytes=mask)
