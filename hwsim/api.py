@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from hwsim import arguments
+from hwsim import arguments, kernel_arguments
 from hwsim.analytic.estimate import TrainingEstimate, estimates, frame
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import evaluate as evaluate_columns
@@ -287,8 +287,8 @@ def operator_time(
     >>> 0.5e-3 < operator_time("a100-sxm-80", "gemm", m=4096, n=4096, k=4096) < 0.7e-3
     True
     """
-    arguments.choice("operator", operator, arguments.SIZES)
-    sizes = arguments.kernel_sizes(operator, shape)
+    arguments.choice("operator", operator, kernel_arguments.SIZES)
+    sizes = kernel_arguments.sizes(operator, shape)
     element = _element(arguments.text("dtype", dtype))
     output = max(element, 2.0)
     if kv_dtype is not None:
@@ -301,7 +301,7 @@ def operator_time(
     else:
         work = Stream(sizes["bytes"])
     accelerator = load_hardware(hardware).accelerator
-    libraries = () if library is None else arguments.library(library, accelerator)
+    libraries = () if library is None else kernel_arguments.library(library, accelerator, operator)
     bound = _attention_device if operator == "attention" else device
     return _plain(bound(accelerator, dtype, libraries, cache=kv_dtype).seconds(work))
 

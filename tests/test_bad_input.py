@@ -567,6 +567,8 @@ BAD_FILES = [
     ),
     (f"{T} --set model.heads=5", "--set model.heads", "768", "5"),
     (f"{T} --set cluster.tiers=3", "--set cluster.tiers"),
+    (f"{T} --set framework.libraries=[trch]", "--set framework.libraries", "trch", "did you mean torch"),
+    (f"{T} --set framework.libraries.0=pytorch", "--set framework.libraries.0", "did you mean torch"),
     (f"{T} --set framework.overlap_gradients=maybe", "--set framework.overlap_gradients", "true"),
     ((f"{T} --set", "accelerator" + ".x" * 5000 + "=1"), "--set accelerator", "unknown field"),
     (f"{T} --set accelerator.usual_cluster=nope", "--set accelerator.usual_cluster"),
@@ -815,8 +817,21 @@ def test_api_raises_nothing_but_its_own_errors(call, name):
         (gemm, {"dtype": "fp8"}, "fp8"),
         (gemm, {"operator": "gem"}, "did you mean gemm"),
         (gemm, {"library": "vlm"}, "did you mean vllm"),
+        (gemm, {"library": "fa3"}, "fa3 runs attention alone, no gemm (others: torch"),
+        (stream, {"library": "flashinfer"}, "flashinfer runs attention alone"),
         (gemm, {"k": None}, "gemm needs k"),
+        *(
+            (gemm, {name: value}, f"{name}: must be whole")
+            for name in ("m", "n", "k")
+            for value in (1.5, True, [1, 2.5])
+        ),
         (attention, {"kv_len": -1}, "kv_len"),
+        (attention, {"heads": 4, "kv_heads": 8}, "heads 4 must be a multiple of kv_heads 8"),
+        (attention, {"heads": [4, 8, 6]}, "heads 6 must be a multiple of kv_heads 4"),
+        (attention, {"q_len": 65}, "q_len 65 is more than kv_len 64"),
+        (attention, {"head_dim": 1025}, "head_dim: must be numbers from 1 to 1,024"),
+        (attention, {"head_dim": 64.5}, "head_dim: must be whole"),
+        (estimate, {"settings": "framework.libraries=[trch]"}, "did you mean torch"),
         (stream, {"bytes": NAN}, "bytes"),
         (stream, {"bytes": -1}, "bytes"),
         (collective, {"bytes": [1, 2], "devices": [2, 4, 8]}, "length"),
@@ -847,7 +862,9 @@ def test_api_takes_what_the_command_line_takes():
     assert estimate(ep=1, etp=1).to_dict() == estimate().to_dict()
     assert gemm(library="default") == gemm()
     assert gemm(library="sarathi/torch") == gemm(library="torch")
-    assert gemm(library="flashinfer") == gemm(), "a library that was not measured on the device"
+    assert attention(library="fa3") == attention(), "a library that was not measured on the device"
+    assert attention(q_len=128, causal=False) > 0, "keys of another sequence"
+    assert attention(q_len=1, kv_len=64.5) > 0, "mean length of several sequences"
 
 
 @pytest.mark.parametrize("given", [{"settings": "model.layers=3"}, {"settings": ["model.layers=3"]}])
