@@ -164,8 +164,12 @@ def take_modules(given: MutableMapping[str, Any]) -> tuple[ModuleName, ...]:
     if not isinstance(items, list | tuple) or not items or not all(isinstance(item, str) for item in items):
         return ()
     names = [item.strip() for item in items]
-    if set(names) & set(RECOMPUTES):
+    if set(names) <= set(RECOMPUTES) and (len(names) == 1 or not isinstance(value, str)):
         return ()
+    alone = [name for name in names if name in RECOMPUTES]
+    if alone:
+        msg = f"recompute: {shorten(value)}: {alone[0]} stands alone, a list names modules only ({', '.join(MODULES)})"
+        raise UsageError(msg)
     for name in names:
         if name not in MODULES:
             known = [*RECOMPUTES, *MODULES]

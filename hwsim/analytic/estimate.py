@@ -139,6 +139,8 @@ def _values(
     step = added(time_s[part] for part in TIME_PARTS)
     name, band = family(job.framework.name, hardware.accelerator.family)
     named = {"ep": 1, "etp": 1, **strategy}
+    if job.modules and named["recompute"] == "selective":
+        named["recompute"] = ",".join(job.modules)
     ordered = {name: named.pop(name) for name in CONTRACT_STRATEGY}
     counts = setting.parameters
     return {
