@@ -191,6 +191,12 @@ FILES = {
     "c_empty.yaml": re.sub(r"all_to_all: \[.*\]", "all_to_all: []", DGX),
     "c_share.yaml": changed(DGX, "latency: 0.94 us", "latency: 0.94 us\n    oversubscription: 0.5"),
     "c_small.yaml": DGX[: DGX.index("  - name: rail")] + DGX[DGX.index("confidence:") :],
+    # clusters that extend another
+    "c_edges.yaml": "extends: tpu-v5p-pod\nname: mine\ntiers: {ici: {torus: [16, 16, 28]}}\n",
+    "c_size.yaml": "extends: tpu-v5p-pod\nname: mine\ntiers: {ici: {size: 4096}}\n",
+    "c_edge.yaml": "extends: tpu-v5p-pod\nname: mine\ntiers: {ici: {torus: [16, 0, 28]}}\n",
+    "c_own.yaml": re.sub(r"own_share: 0\.\d+", "own_share: -50", DGX, count=1),
+    "c_list.yaml": "extends: dgx-h100\nname: mine\ntiers:\n  - name: nvlink\n    bandwidth: 900 GB/s\n",
     # output
     "keep.json": "keep\n",
 }
@@ -553,6 +559,11 @@ BAD_FILES = [
     (f"{H} c_torus.yaml", "c_torus.yaml:13", "torus"),
     (f"{H} c_empty.yaml", "c_empty.yaml", "all_to_all"),
     (f"{H} c_share.yaml", "c_share.yaml:18", "oversubscription", "1"),
+    (f"{H} c_edges.yaml", "c_edges.yaml:3", "torus 16 x 16 x 28 is 7,168", "size is 8,960"),
+    (f"{H} c_size.yaml", "c_size.yaml:3", "torus 16 x 20 x 28 is 8,960", "size is 4,096"),
+    (f"{H} c_edge.yaml", "c_edge.yaml:3", "torus.1: must be from 1 to 1,000,000,000 (given 0)"),
+    (f"{H} c_own.yaml", "own_share: must be above -1 and at most 10 (given -50)"),
+    (f"{H} c_list.yaml", "c_list.yaml:4", "kind: missing", "to change one entry: tiers: {nvlink: "),
     # settings: the flag stands for file:line
     *(
         ((f"{T} --set", f"accelerator.memory.bandwidth={text}"), "--set accelerator.memory.bandwidth", "TB/s")
@@ -633,6 +644,8 @@ def test_all_problems_at_once(capsys):
         capsys, f"{M} several.yaml", 3, ["several.yaml:5", "several.yaml:6", "several.yaml:7", "did you mean norm"]
     )
     assert len(err.splitlines()) == 3
+    err = check(capsys, f"{H} c_list.yaml", 3, ["kind", "latency", "collectives", "source"])
+    assert len(err.splitlines()) == 4, "one line for each missing field, the hint once, nothing of entries"
 
 
 def test_sequence_beyond_a_learned_position_table(capsys):
