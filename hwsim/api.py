@@ -19,7 +19,7 @@ from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, make_setting, n
 from hwsim.costs.compute import Device, device
 from hwsim.costs.network import network
 from hwsim.defaults import usual_batch
-from hwsim.errors import InfeasibleError, UsageError, shorten
+from hwsim.errors import InfeasibleError, UsageError, did_you_mean, shorten
 from hwsim.formulas.attention import windowed_keys
 from hwsim.ops.count import Parameters, parameters
 from hwsim.ops.work import Attention, Gemm, Stream, Work
@@ -244,9 +244,10 @@ def validate_published(group: str | None = None) -> Scoreboard:
 
     wanted = None if group is None else arguments.text("group", group).lower()
     chosen = [fact for fact in facts() if wanted is None or wanted in fact.group.lower() or wanted in fact.source]
-    if not chosen:
-        known = sorted({name for fact in facts() for name in (fact.group, fact.source)})
-        msg = f"group: no group or source holds {shorten(group)} (there are {', '.join(known)})"
+    if not chosen or (wanted is not None and not wanted.strip()):
+        groups, sources = (sorted({getattr(fact, kind) for fact in facts()}) for kind in ("group", "source"))
+        hint = f"{did_you_mean(wanted or '', [*groups, *sources])} (groups: {', '.join(groups)})"
+        msg = f"--group: no group or source holds {shorten(group)}{hint}"
         raise UsageError(msg)
     return scoreboard(chosen)
 

@@ -32,6 +32,7 @@ P = "plan --hardware a100-sxm-80 --model gpt2"
 PLAN = "plan --hardware a100-sxm-80 --model"
 M = "models check"
 H = "hardware check"
+V = "validate published"
 
 
 def changed(text, old, new):
@@ -280,6 +281,8 @@ USAGE = [
     ("hardware check", "path"),
     ("models list --gpus 3", "--gpus"),
     ("-V", "-V"),
+    ("explain --model gpt2 --recompute full", "--recompute (hwsim explain takes --model, ", "--attention"),
+    ("plan --model gpt2 --batch 3", "--batch - did you mean --global-batch?"),
     ("estimate infer --model 70b", "infer", "not built yet"),
     ("simulate serving --model 70b", "simulate", "not built yet"),
     ("finetune", "finetune"),
@@ -362,6 +365,11 @@ USAGE = [
         ((f"{T} --set", text), "--set", "path=value")
         for text in ("", "x", "accelerator=3", "accelerator.=3", ".=", LONG)
     ),
+    (f"{T} --set framework=nemo", "path=value", "--framework nemo"),
+    (f"{T} --set model=70b", "path=value", "--model 70b"),
+    (f"{T} --set cluster=dgx-h100", "path=value", "--hardware dgx-h100"),
+    ((f"{T} --set", "tiers.nvlink.bandwidth=1 TB/s"), "did you mean cluster.tiers?"),
+    (f"{T} --set precision.x=fp8", "did you mean job.precision?"),
     (f"{T} --set acelerator.memory.bandwidth=4TB/s", "--set", "acelerator", "accelerator"),
     # strategies
     (f"{T} --tp 8", "tp", "heads", "12"),
@@ -389,6 +397,20 @@ USAGE = [
     (f"{T} --json -o keep.json/x", "-o", "keep.json/x"),
     (f"{T} --json -o /dev/full", "-o", "space"),
     (f"{T} --json -o /proc/x.json", "-o", "/proc/x.json"),
+    # validation and fits
+    (f"{V} --group nosuch", "--group: no group or source holds 'nosuch' (groups: BLOOM", "PyTorch FSDP"),
+    (f"{V} --group korthikant2022", "did you mean korthikanti2022?"),
+    ((V, "--group", ""), "--group"),
+    *((f"{V} --plot {name}", "--plot needs .png, .svg or .pdf", name) for name in ("noext", "x.jpg", ".png")),
+    *(((V, flag, ""), f"{flag}: no file name given") for flag in ("--plot", "--write-bands")),
+    *(((V, flag, "a\0b.png"), flag, "no file name") for flag in ("--plot", "--write-bands", "-o")),
+    (f"{V} --plot x.png -o ./x.png", "-o './x.png': --plot writes that file too"),
+    (f"{V} --write-bands x -o empty/../x", "-o 'empty/../x': --write-bands writes that file too"),
+    (f"{V} --write-bands nowhere/x", "--write-bands 'nowhere/x': no folder"),
+    ((V, "--write-bands", "x", "--group", ""), "leave out --group"),
+    (("fit", ""), "DIR: no folder given"),
+    (("fit", "empty", "--record", ""), "--record: no file name given"),
+    ("fit empty --record x.csv --json -o x.csv", "-o 'x.csv': --record writes that file too"),
 ]
 
 COUNTS = ("tp", "pp", "vpp", "cp", "ep", "etp", "shard", "micro-batch", "global-batch", "seq-len", "gpus")

@@ -94,7 +94,7 @@ def test_picture_is_drawn_and_not_blank(tmp_path, capsys):
     assert 0.01 < np.mean(pixels.min(axis=2) < 0.9) < 0.5
     assert not list(tmp_path.glob(".*"))
     assert run(["validate", "published", "--group", "glm130b", "--plot", str(tmp_path / "no.format")], debug=False) == 2
-    assert "format" in capsys.readouterr().err.lower()
+    assert "--plot needs .png, .svg or .pdf" in capsys.readouterr().err
     assert [item.name for item in tmp_path.iterdir()] == ["board.png"]
 
 

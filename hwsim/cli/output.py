@@ -52,6 +52,28 @@ def write_file(path: Path, text: str) -> None:
     write_with(path, "-o", lambda target: target.write_text(text, encoding="utf-8"))
 
 
+def check_targets(targets: Mapping[str, str | None]) -> None:
+    """Refuse, before long work, flags whose file has no name, cannot be written, or is that of another flag.
+
+    Raises
+    ------
+    UsageError
+        Naming the flag.
+    """
+    written: dict[Path, str] = {}
+    for flag, path in targets.items():
+        if path is None or (flag == "-o" and path == "-"):
+            continue
+        if not path.strip():
+            msg = f"{flag}: no file name given"
+            raise UsageError(msg)
+        refuse_unwritable(path, flag)
+        other = written.setdefault(_target(path, flag), flag)
+        if other != flag:
+            msg = f"{flag} {shorten(path, 200)}: {other} writes that file too"
+            raise UsageError(msg)
+
+
 def refuse_unwritable(path: str | Path, flag: str) -> None:
     """Refuse a path that could not be written, before long work and not after it.
 
@@ -67,7 +89,11 @@ def refuse_unwritable(path: str | Path, flag: str) -> None:
 
 def _target(path: str | Path, flag: str) -> Path:
     """The file that a path leads to."""
-    target = Path(path).resolve()
+    try:
+        target = Path(path).resolve()
+    except (OSError, RuntimeError, ValueError):
+        msg = f"{flag} {shorten(path, 200)}: is no file name"
+        raise UsageError(msg) from None
     if target.is_dir():
         msg = f"{flag} {shorten(path, 200)}: is a folder"
         raise UsageError(msg)
@@ -100,7 +126,6 @@ def write_with(path: str | Path, flag: str, write: Callable[[Path], Any]) -> Non
     except (OSError, RuntimeError) as error:
         msg = f"{flag} {shorten(path, 200)}: {getattr(error, 'strerror', None) or 'is a symbolic link to itself'}"
         raise UsageError(msg) from None
-    except ValueError as error:
-        why = str(error) if "format" in str(error).lower() else "is no file name"
-        msg = f"{flag} {shorten(path, 200)}: {why}"
+    except ValueError:
+        msg = f"{flag} {shorten(path, 200)}: is no file name"
         raise UsageError(msg) from None

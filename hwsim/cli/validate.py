@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hwsim.cli import options as o
-from hwsim.cli.output import emit, write_with
-from hwsim.errors import ToleranceError, UsageError
+from hwsim.cli.output import check_targets, emit, write_with
+from hwsim.errors import ToleranceError, UsageError, shorten
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def published(
@@ -17,7 +20,7 @@ def published(
     ] = None,
     rows: Annotated[bool, typer.Option("--rows", help="List every row, not only those that are off.")] = False,
     picture: Annotated[
-        str | None, typer.Option("--plot", help="Draw predicted against published into this PNG or SVG.")
+        str | None, typer.Option("--plot", help="Draw predicted against published into this PNG, SVG or PDF.")
     ] = None,
     write_bands: Annotated[
         str | None,
@@ -34,8 +37,12 @@ def published(
     import hwsim
     from hwsim.validation.kernels import kernel_errors
 
-    if write_bands and group:
+    if write_bands is not None and group is not None:
         msg = "--write-bands: bands come from every row: leave out --group"
+        raise UsageError(msg)
+    check_targets({"--plot": picture, "--write-bands": write_bands, "-o": output})
+    if picture and Path(picture).suffix.lower() not in PICTURES:
+        msg = f"--plot needs .png, .svg or .pdf, not {shorten(picture, 200)}"
         raise UsageError(msg)
     board = hwsim.validate_published(group)
     if picture:
