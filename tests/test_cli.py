@@ -426,7 +426,31 @@ def test_hardware_list_and_show_say_units_and_sources(answer):
 
 @pytest.mark.parametrize("name", ["h100-sxm-80", "dgx-h100", "H100-SXM-80"])
 def test_hardware_check(answer, name):
-    assert "ok" in answer("hardware", "check", name)
+    assert answer("hardware", "check", name) == f"{name}: ok (accelerator h100-sxm-80 in cluster dgx-h100)\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("models check gpt2", {"name": "gpt2", "parameters": 124439808}),
+        ("hardware check dgx-h100", {"accelerator": "h100-sxm-80", "cluster": "dgx-h100"}),
+    ],
+)
+def test_checks_in_every_format(answer, tmp_path, command, found):
+    wanted = {"path": command.split()[-1], "ok": True, **found}
+    data = json.loads(answer(*command.split(), "--json"))
+    assert wanted.items() <= data.items()
+    assert data["schema_version"] == 1
+    row = next(csv.DictReader(io.StringIO(answer(*command.split(), "--format", "csv"))))
+    assert {name: str(value) for name, value in wanted.items()}.items() <= row.items()
+    assert answer(*command.split(), "--json", "-o", "found.json") == ""
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8")) == data
+
+
+def test_a_check_prints_the_path_as_it_is(answer, tmp_path):
+    path = tmp_path / f"[red]{'long' * 40}.yaml"
+    path.write_text("extends: h100-sxm-80\n", encoding="utf-8")
+    assert answer("hardware", "check", path).startswith(f"{path}: ok (")
 
 
 def test_profile_that_extends_another(answer, tmp_path):
