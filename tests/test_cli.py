@@ -146,7 +146,7 @@ def test_table(answer, shown, name):
     assert "\x1b" not in out, "no ANSI codes when not on a terminal"
     assert lines[0].strip(), "the first line says something"
     assert len(lines) > 3
-    assert max(len(line) for line in lines) <= 132
+    assert max(len(line) for line in lines) <= 120
     assert "…" not in out, "no column is clipped"
     assert not re.search(r"\d\.\d{6}", out), "no number with more digits than anyone reads"
     assert "nan" not in out.lower().split()

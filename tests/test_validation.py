@@ -1,6 +1,7 @@
 """The scoreboard: facts, errors by hand, groups within their tolerance, bands that hold what they say."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import hwsim
 from hwsim.cli.app import run
 from hwsim.errors import InputFileError, UsageError
+from hwsim.report.scoreboard import view
+from hwsim.report.terminal import as_text
 from hwsim.specs import bands as stored
 from hwsim.specs.library import names
 from hwsim.validation import published
@@ -77,6 +80,14 @@ def test_a_group_out_of_tolerance_exits_5(capsys, monkeypatch):
     told = capsys.readouterr()
     assert "out of tolerance: Megatron on A100" in told.err
     assert "NO" in told.out
+
+
+def test_every_row_fits_a_screen_and_no_error_is_minus_nothing(board):
+    text = as_text(view(board, [], every_row=True))
+    assert max(len(line) for line in text.splitlines()) <= 120
+    assert "…" not in text
+    assert not re.search(r"-0(\.0)?%", text)
+    assert all(row.fact.id in text for row in board.rows)
 
 
 def test_unknown_group_is_refused():
