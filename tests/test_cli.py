@@ -13,6 +13,8 @@ import pytest
 
 import hwsim
 from hwsim.cli.app import run
+from hwsim.cli.output import check_targets
+from hwsim.errors import UsageError
 from hwsim.report.plan import python_call
 
 HWSIM = Path(sys.executable).parent / "hwsim"
@@ -558,3 +560,11 @@ def test_shell_completion():
     }
     done = subprocess.run([str(HWSIM)], capture_output=True, text=True, timeout=20, check=False, env=environment)
     assert done.stdout.split() == ["gpt-3-175b"]
+
+
+def test_devices_are_written_in_place(monkeypatch):
+    """Nobody but root may make files beside /dev/null, nor has to."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    check_targets({"--plot": None, "-o": "/dev/null"})
+    with pytest.raises(UsageError, match="no folder there that can be written"):
+        check_targets({"-o": "x.json"})

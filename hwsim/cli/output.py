@@ -82,7 +82,9 @@ def refuse_unwritable(path: str | Path, flag: str) -> None:
     UsageError
         If it is a folder, or its folder is missing or closed.
     """
-    if not os.access(_target(path, flag).parent, os.W_OK):
+    target = _target(path, flag)
+    device = target.exists() and not target.is_file()  # such as /dev/null: written in place
+    if not device and not os.access(target.parent, os.W_OK):
         msg = f"{flag} {shorten(path, 200)}: no folder there that can be written"
         raise UsageError(msg)
 
