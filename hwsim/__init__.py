@@ -41,3 +41,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module("hwsim.api"), name)
     msg = f"module 'hwsim' has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    """What is there, the facade's names too before their first use."""
+    return sorted({*globals(), *__all__})

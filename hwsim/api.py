@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from hwsim import arguments
+from hwsim import arguments, kernel_arguments
 from hwsim.analytic.estimate import TrainingEstimate, estimates, frame
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import evaluate as evaluate_columns
@@ -19,7 +19,7 @@ from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, make_setting, n
 from hwsim.costs.compute import Device, device
 from hwsim.costs.network import network
 from hwsim.defaults import usual_batch
-from hwsim.errors import InfeasibleError, UsageError, shorten
+from hwsim.errors import InfeasibleError, UsageError, did_you_mean, shorten
 from hwsim.formulas.attention import windowed_keys
 from hwsim.ops.count import Parameters, parameters
 from hwsim.ops.work import Attention, Gemm, Stream, Work
@@ -245,9 +245,10 @@ def validate_published(group: str | None = None) -> Scoreboard:
 
     wanted = None if group is None else arguments.text("group", group).lower()
     chosen = [fact for fact in facts() if wanted is None or wanted in fact.group.lower() or wanted in fact.source]
-    if not chosen:
-        known = sorted({name for fact in facts() for name in (fact.group, fact.source)})
-        msg = f"group: no group or source holds {shorten(group)} (there are {', '.join(known)})"
+    if not chosen or (wanted is not None and not wanted.strip()):
+        groups, sources = (sorted({getattr(fact, kind) for fact in facts()}) for kind in ("group", "source"))
+        hint = f"{did_you_mean(wanted or '', [*groups, *sources])} (groups: {', '.join(groups)})"
+        msg = f"--group: no group or source holds {shorten(group)}{hint}"
         raise UsageError(msg)
     return scoreboard(chosen)
 
@@ -288,8 +289,8 @@ def operator_time(
     >>> 0.5e-3 < operator_time("a100-sxm-80", "gemm", m=4096, n=4096, k=4096) < 0.7e-3
     True
     """
-    arguments.choice("operator", operator, arguments.SIZES)
-    sizes = arguments.kernel_sizes(operator, shape)
+    arguments.choice("operator", operator, kernel_arguments.SIZES)
+    sizes = kernel_arguments.sizes(operator, shape)
     element = _element(arguments.text("dtype", dtype))
     output = max(element, 2.0)
     if kv_dtype is not None:
@@ -302,7 +303,7 @@ def operator_time(
     else:
         work = Stream(sizes["bytes"])
     accelerator = load_hardware(hardware).accelerator
-    libraries = () if library is None else arguments.library(library, accelerator)
+    libraries = () if library is None else kernel_arguments.library(library, accelerator, operator)
     bound = _attention_device if operator == "attention" else device
     return _plain(bound(accelerator, dtype, libraries, cache=kv_dtype).seconds(work))
 

@@ -16,7 +16,7 @@ from hwsim.formulas.pipeline import INTERLEAVED
 from hwsim.formulas.types import Numeric
 from hwsim.ops.axes.tensor import divided_widths
 from hwsim.search.space import divisors
-from hwsim.specs.hardware import Accelerator, Cluster
+from hwsim.specs.hardware import Cluster
 from hwsim.specs.job import MODULES, AttentionName, MethodName, ModuleName, OptimizerName, PrecisionName, StackName
 from hwsim.specs.model import Model
 from hwsim.specs.reading import Document
@@ -37,20 +37,6 @@ JOB_ALONE = (*CHOICES, "graphs", "rank", "source_len", *REAL, "frozen")
 """Job fields that are no strategy columns."""
 JOB = (*JOB_ALONE, "seq_len", "global_batch")
 """Job fields that flags, keyword arguments and ``--set job.NAME=VALUE`` give."""
-KERNEL_LIBRARIES = ("torch", "vllm", "sglang", "trtllm", "flashinfer", "triton", "fa1", "fa2", "fa3")
-"""Libraries that were measured apart somewhere; a profile may name more."""
-LIBRARY_ALIASES: Mapping[str, tuple[str, ...]] = {
-    "default": (), "framework": (), "tensorrt_llm": ("trtllm",), "tensorrt-llm": ("trtllm",), "sarathi": ("torch",),
-    "sarathi/torch": ("torch",), "pytorch": ("torch",), "cublas": ("torch",),
-}  # fmt: skip
-"""Other names of the same libraries."""
-SIZES: Mapping[str, Mapping[str, float | None]] = {
-    "gemm": {"m": None, "n": None, "k": None, "batch": 1.0},
-    "attention": {"q_len": None, "kv_len": None, "heads": None, "kv_heads": None, "head_dim": None, "batch": 1.0,
-                  "causal": 1.0, "backward": 0.0, "window": LARGEST},
-    "stream": {"bytes": None},
-}  # fmt: skip
-"""Kernel to its sizes and their defaults; none: it must be given."""
 
 
 def named(given: Iterable[str], known: Iterable[str]) -> None:
@@ -98,14 +84,6 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
     return word
 
 
-def library(name: Any, accelerator: Accelerator) -> tuple[str, ...]:
-    """A kernel library in the profiles' words; the device's own curves stand in for one not measured on it."""
-    word = text("library", name)
-    known = (*KERNEL_LIBRARIES, *map(str, accelerator.kernels.libraries))
-    choice("library", word, dict.fromkeys((*known, *LIBRARY_ALIASES)))
-    return LIBRARY_ALIASES.get(word, (word,))
-
-
 def whole(name: str, value: Any, high: int) -> None:
     """A whole number from 1."""
     is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
@@ -143,33 +121,18 @@ def numbers(name: str, value: Any, low: float = 1.0, high: float = LARGEST) -> n
     return items.astype(np.float64)
 
 
-def kernel_sizes(operator: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes of a kernel, complete and of one length."""
-    known = SIZES[operator]
-    named(given, known)
-    missing = [name for name, default in known.items() if default is None and given.get(name) is None]
-    if missing:
-        msg = f"{operator} needs {', '.join(missing)}"
+def whole_numbers(name: str, value: Any, low: float = 1.0, high: float = LARGEST) -> npt.NDArray[np.float64]:
+    """A whole number or an array of them within a range."""
+    sizes = numbers(name, value, low, high)
+    if np.any(sizes % 1) or _array(name, value).dtype.kind == "b":
+        msg = f"{name}: must be whole numbers, not {shorten(value)}"
         raise UsageError(msg)
-    flags = dict.fromkeys(("causal", "backward"), (0.0, 1.0)) | {"bytes": (0.0, LARGEST)}
-    sizes = {
-        name: numbers(name, default if given.get(name) is None else given[name], *flags.get(name, ()))
-        for name, default in known.items()
-    }
-    same_length(sizes)
-    if "backward" in sizes and sizes["backward"].ndim:
-        msg = "backward: must be true or false, not an array"
-        raise UsageError(msg)
-    return {name: bool(value) if name == "backward" else value for name, value in sizes.items()}
+    return sizes
 
 
 def group_sizes(name: str, value: Any) -> npt.NDArray[np.float64]:
     """Whole numbers of devices."""
-    sizes = numbers(name, value, high=MAX_DEVICES)
-    if np.any(sizes % 1):
-        msg = f"{name}: must be whole numbers, not {shorten(value)}"
-        raise UsageError(msg)
-    return sizes
+    return whole_numbers(name, value, high=MAX_DEVICES)
 
 
 def same_length(columns: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -211,8 +174,12 @@ def take_modules(given: MutableMapping[str, Any]) -> tuple[ModuleName, ...]:
     if not isinstance(items, list | tuple) or not items or not all(isinstance(item, str) for item in items):
         return ()
     names = [item.strip() for item in items]
-    if set(names) & set(RECOMPUTES):
+    if set(names) <= set(RECOMPUTES) and (len(names) == 1 or not isinstance(value, str)):
         return ()
+    alone = [name for name in names if name in RECOMPUTES]
+    if alone:
+        msg = f"recompute: {shorten(value)}: {alone[0]} stands alone, a list names modules only ({', '.join(MODULES)})"
+        raise UsageError(msg)
     for name in names:
         if name not in MODULES:
             known = [*RECOMPUTES, *MODULES]

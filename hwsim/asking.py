@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hwsim import arguments
+from hwsim import arguments, kernel_arguments
 from hwsim.analytic.setting import Setting
 from hwsim.costs.compute import device
 from hwsim.defaults import DEFAULT_SEQ_LEN, usual_batch, usual_precision
@@ -60,6 +60,7 @@ def make_setting(
     arguments.enough_devices("gpus", gpus, machine.cluster)
     name = machine.accelerator.usual_framework if framework is None else arguments.text("framework", framework)
     habits = load_framework(name, over.get("framework"))
+    kernel_arguments.check_framework(habits, machine.accelerator, over.get("framework"))
     length = min(DEFAULT_SEQ_LEN, spec.max_positions)
     usual = {"precision": usual_precision(machine), "seq_len": length, "attention": habits.usual_attention}
     wanted = {**usual, **given, **fixed}

@@ -194,3 +194,9 @@ def test_imports_are_lazy(statement: str) -> None:
 def test_a_plan_needs_no_pandas_or_matplotlib() -> None:
     loaded = _loaded("import hwsim; hwsim.plan('gpt2', 'a100-sxm-80', 1, global_batch=1, seq_len=128)")
     assert not loaded & {"pandas", "matplotlib", "simpy", "jinja2", "torch"}
+
+
+def test_public_names_are_listed_before_their_first_use() -> None:
+    code = "import hwsim, sys; print(set(hwsim.__all__) <= set(dir(hwsim)), 'hwsim.api' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["True", "False"]

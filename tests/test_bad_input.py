@@ -32,6 +32,7 @@ P = "plan --hardware a100-sxm-80 --model gpt2"
 PLAN = "plan --hardware a100-sxm-80 --model"
 M = "models check"
 H = "hardware check"
+V = "validate published"
 
 
 def changed(text, old, new):
@@ -191,6 +192,12 @@ FILES = {
     "c_empty.yaml": re.sub(r"all_to_all: \[.*\]", "all_to_all: []", DGX),
     "c_share.yaml": changed(DGX, "latency: 0.94 us", "latency: 0.94 us\n    oversubscription: 0.5"),
     "c_small.yaml": DGX[: DGX.index("  - name: rail")] + DGX[DGX.index("confidence:") :],
+    # clusters that extend another
+    "c_edges.yaml": "extends: tpu-v5p-pod\nname: mine\ntiers: {ici: {torus: [16, 16, 28]}}\n",
+    "c_size.yaml": "extends: tpu-v5p-pod\nname: mine\ntiers: {ici: {size: 4096}}\n",
+    "c_edge.yaml": "extends: tpu-v5p-pod\nname: mine\ntiers: {ici: {torus: [16, 0, 28]}}\n",
+    "c_own.yaml": re.sub(r"own_share: 0\.\d+", "own_share: -50", DGX, count=1),
+    "c_list.yaml": "extends: dgx-h100\nname: mine\ntiers:\n  - name: nvlink\n    bandwidth: 900 GB/s\n",
     # output
     "keep.json": "keep\n",
 }
@@ -274,6 +281,8 @@ USAGE = [
     ("hardware check", "path"),
     ("models list --gpus 3", "--gpus"),
     ("-V", "-V"),
+    ("explain --model gpt2 --recompute full", "--recompute (hwsim explain takes --model, ", "--attention"),
+    ("plan --model gpt2 --batch 3", "--batch - did you mean --global-batch?"),
     ("estimate infer --model 70b", "infer", "not built yet"),
     ("simulate serving --model 70b", "simulate", "not built yet"),
     ("finetune", "finetune"),
@@ -310,6 +319,9 @@ USAGE = [
     (f"{P} --format xml", "--format", "xml", "json"),
     ((P, "--format", LONG), "--format"),
     (f"{T} --recompute ful", "recompute", "ful", "full"),
+    (f"{T} --recompute full,mlp", "'full,mlp': full stands alone", "a list names modules only", "core_attn"),
+    (f"{T} --recompute selective,full", "selective stands alone", "a list names modules only"),
+    (f"{P} --pin recompute=mlp", "--pin recompute='mlp'", "estimate train --recompute"),
     (f"{T} --schedule 1f2b", "schedule", "1f2b", "1f1b"),
     (f"{T} --order tp-pp", "order", "tp-pp", "tp-cp-dp-pp"),
     (f"{P} --objective thruput", "objective", "throughput"),
@@ -352,6 +364,11 @@ USAGE = [
         ((f"{T} --set", text), "--set", "path=value")
         for text in ("", "x", "accelerator=3", "accelerator.=3", ".=", LONG)
     ),
+    (f"{T} --set framework=nemo", "path=value", "--framework nemo"),
+    (f"{T} --set model=70b", "path=value", "--model 70b"),
+    (f"{T} --set cluster=dgx-h100", "path=value", "--hardware dgx-h100"),
+    ((f"{T} --set", "tiers.nvlink.bandwidth=1 TB/s"), "did you mean cluster.tiers?"),
+    (f"{T} --set precision.x=fp8", "did you mean job.precision?"),
     (f"{T} --set acelerator.memory.bandwidth=4TB/s", "--set", "acelerator", "accelerator"),
     # strategies
     (f"{T} --tp 8", "tp", "heads", "12"),
@@ -379,6 +396,20 @@ USAGE = [
     (f"{T} --json -o keep.json/x", "-o", "keep.json/x"),
     (f"{T} --json -o /dev/full", "-o", "space"),
     (f"{T} --json -o /proc/x.json", "-o", "/proc/x.json"),
+    # validation and fits
+    (f"{V} --group nosuch", "--group: no group or source holds 'nosuch' (groups: BLOOM", "PyTorch FSDP"),
+    (f"{V} --group korthikant2022", "did you mean korthikanti2022?"),
+    ((V, "--group", ""), "--group"),
+    *((f"{V} --plot {name}", "--plot needs .png, .svg or .pdf", name) for name in ("noext", "x.jpg", ".png")),
+    *(((V, flag, ""), f"{flag}: no file name given") for flag in ("--plot", "--write-bands")),
+    *(((V, flag, "a\0b.png"), flag, "no file name") for flag in ("--plot", "--write-bands", "-o")),
+    (f"{V} --plot x.png -o ./x.png", "-o './x.png': --plot writes that file too"),
+    (f"{V} --write-bands x -o empty/../x", "-o 'empty/../x': --write-bands writes that file too"),
+    (f"{V} --write-bands nowhere/x", "--write-bands 'nowhere/x': no folder"),
+    ((V, "--write-bands", "x", "--group", ""), "leave out --group"),
+    (("fit", ""), "DIR: no folder given"),
+    (("fit", "empty", "--record", ""), "--record: no file name given"),
+    ("fit empty --record x.csv --json -o x.csv", "-o 'x.csv': --record writes that file too"),
 ]
 
 COUNTS = ("tp", "pp", "vpp", "cp", "ep", "etp", "shard", "micro-batch", "global-batch", "seq-len", "gpus")
@@ -549,6 +580,11 @@ BAD_FILES = [
     (f"{H} c_torus.yaml", "c_torus.yaml:13", "torus"),
     (f"{H} c_empty.yaml", "c_empty.yaml", "all_to_all"),
     (f"{H} c_share.yaml", "c_share.yaml:18", "oversubscription", "1"),
+    (f"{H} c_edges.yaml", "c_edges.yaml:3", "torus 16 x 16 x 28 is 7,168", "size is 8,960"),
+    (f"{H} c_size.yaml", "c_size.yaml:3", "torus 16 x 20 x 28 is 8,960", "size is 4,096"),
+    (f"{H} c_edge.yaml", "c_edge.yaml:3", "torus.1: must be from 1 to 1,000,000,000 (given 0)"),
+    (f"{H} c_own.yaml", "own_share: must be above -1 and at most 10 (given -50)"),
+    (f"{H} c_list.yaml", "c_list.yaml:4", "kind: missing", "to change one entry: tiers: {nvlink: "),
     # settings: the flag stands for file:line
     *(
         ((f"{T} --set", f"accelerator.memory.bandwidth={text}"), "--set accelerator.memory.bandwidth", "TB/s")
@@ -566,6 +602,8 @@ BAD_FILES = [
     ),
     (f"{T} --set model.heads=5", "--set model.heads", "768", "5"),
     (f"{T} --set cluster.tiers=3", "--set cluster.tiers"),
+    (f"{T} --set framework.libraries=[trch]", "--set framework.libraries", "trch", "did you mean torch"),
+    (f"{T} --set framework.libraries.0=pytorch", "--set framework.libraries.0", "did you mean torch"),
     (f"{T} --set framework.overlap_gradients=maybe", "--set framework.overlap_gradients", "true"),
     ((f"{T} --set", "accelerator" + ".x" * 5000 + "=1"), "--set accelerator", "unknown field"),
     (f"{T} --set accelerator.usual_cluster=nope", "--set accelerator.usual_cluster"),
@@ -627,6 +665,8 @@ def test_all_problems_at_once(capsys):
         capsys, f"{M} several.yaml", 3, ["several.yaml:5", "several.yaml:6", "several.yaml:7", "did you mean norm"]
     )
     assert len(err.splitlines()) == 3
+    err = check(capsys, f"{H} c_list.yaml", 3, ["kind", "latency", "collectives", "source"])
+    assert len(err.splitlines()) == 4, "one line for each missing field, the hint once, nothing of entries"
 
 
 def test_sequence_beyond_a_learned_position_table(capsys):
@@ -799,6 +839,7 @@ def test_api_raises_nothing_but_its_own_errors(call, name):
         (estimate, {"hardware": {}}, "missing"),
         (estimate, {"ep": 2}, "has no experts"),
         (estimate, {"recompute": ["attention", "norm"]}, "core_attn"),
+        (estimate, {"recompute": ["none", "mlp"]}, "none stands alone"),
         (estimate, {"schedule": "interleaved", "pp": 2}, "vpp"),
         (estimate, {"seq_len": [512, 4096]}, "strategy 1: seq_len 4096"),
         (plan, {"task": "infer"}, "not built yet"),
@@ -814,8 +855,21 @@ def test_api_raises_nothing_but_its_own_errors(call, name):
         (gemm, {"dtype": "fp8"}, "fp8"),
         (gemm, {"operator": "gem"}, "did you mean gemm"),
         (gemm, {"library": "vlm"}, "did you mean vllm"),
+        (gemm, {"library": "fa3"}, "fa3 runs attention alone, no gemm (others: torch"),
+        (stream, {"library": "flashinfer"}, "flashinfer runs attention alone"),
         (gemm, {"k": None}, "gemm needs k"),
+        *(
+            (gemm, {name: value}, f"{name}: must be whole")
+            for name in ("m", "n", "k")
+            for value in (1.5, True, [1, 2.5])
+        ),
         (attention, {"kv_len": -1}, "kv_len"),
+        (attention, {"heads": 4, "kv_heads": 8}, "heads 4 must be a multiple of kv_heads 8"),
+        (attention, {"heads": [4, 8, 6]}, "heads 6 must be a multiple of kv_heads 4"),
+        (attention, {"q_len": 65}, "q_len 65 is more than kv_len 64"),
+        (attention, {"head_dim": 1025}, "head_dim: must be numbers from 1 to 1,024"),
+        (attention, {"head_dim": 64.5}, "head_dim: must be whole"),
+        (estimate, {"settings": "framework.libraries=[trch]"}, "did you mean torch"),
         (stream, {"bytes": NAN}, "bytes"),
         (stream, {"bytes": -1}, "bytes"),
         (collective, {"bytes": [1, 2], "devices": [2, 4, 8]}, "length"),
@@ -846,7 +900,9 @@ def test_api_takes_what_the_command_line_takes():
     assert estimate(ep=1, etp=1).to_dict() == estimate().to_dict()
     assert gemm(library="default") == gemm()
     assert gemm(library="sarathi/torch") == gemm(library="torch")
-    assert gemm(library="flashinfer") == gemm(), "a library that was not measured on the device"
+    assert attention(library="fa3") == attention(), "a library that was not measured on the device"
+    assert attention(q_len=128, causal=False) > 0, "keys of another sequence"
+    assert attention(q_len=1, kv_len=64.5) > 0, "mean length of several sequences"
 
 
 @pytest.mark.parametrize("given", [{"settings": "model.layers=3"}, {"settings": ["model.layers=3"]}])

@@ -13,6 +13,8 @@ import pytest
 
 import hwsim
 from hwsim.cli.app import run
+from hwsim.cli.output import check_targets
+from hwsim.errors import UsageError
 from hwsim.report.plan import python_call
 
 HWSIM = Path(sys.executable).parent / "hwsim"
@@ -146,7 +148,7 @@ def test_table(answer, shown, name):
     assert "\x1b" not in out, "no ANSI codes when not on a terminal"
     assert lines[0].strip(), "the first line says something"
     assert len(lines) > 3
-    assert max(len(line) for line in lines) <= 132
+    assert max(len(line) for line in lines) <= 120
     assert "…" not in out, "no column is clipped"
     assert not re.search(r"\d\.\d{6}", out), "no number with more digits than anyone reads"
     assert "nan" not in out.lower().split()
@@ -426,7 +428,31 @@ def test_hardware_list_and_show_say_units_and_sources(answer):
 
 @pytest.mark.parametrize("name", ["h100-sxm-80", "dgx-h100", "H100-SXM-80"])
 def test_hardware_check(answer, name):
-    assert "ok" in answer("hardware", "check", name)
+    assert answer("hardware", "check", name) == f"{name}: ok (accelerator h100-sxm-80 in cluster dgx-h100)\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("models check gpt2", {"name": "gpt2", "parameters": 124439808}),
+        ("hardware check dgx-h100", {"accelerator": "h100-sxm-80", "cluster": "dgx-h100"}),
+    ],
+)
+def test_checks_in_every_format(answer, tmp_path, command, found):
+    wanted = {"path": command.split()[-1], "ok": True, **found}
+    data = json.loads(answer(*command.split(), "--json"))
+    assert wanted.items() <= data.items()
+    assert data["schema_version"] == 1
+    row = next(csv.DictReader(io.StringIO(answer(*command.split(), "--format", "csv"))))
+    assert {name: str(value) for name, value in wanted.items()}.items() <= row.items()
+    assert answer(*command.split(), "--json", "-o", "found.json") == ""
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8")) == data
+
+
+def test_a_check_prints_the_path_as_it_is(answer, tmp_path):
+    path = tmp_path / f"[red]{'long' * 40}.yaml"
+    path.write_text("extends: h100-sxm-80\n", encoding="utf-8")
+    assert answer("hardware", "check", path).startswith(f"{path}: ok (")
 
 
 def test_profile_that_extends_another(answer, tmp_path):
@@ -534,3 +560,11 @@ def test_shell_completion():
     }
     done = subprocess.run([str(HWSIM)], capture_output=True, text=True, timeout=20, check=False, env=environment)
     assert done.stdout.split() == ["gpt-3-175b"]
+
+
+def test_devices_are_written_in_place(monkeypatch):
+    """Nobody but root may make files beside /dev/null, nor has to."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    check_targets({"--plot": None, "-o": "/dev/null"})
+    with pytest.raises(UsageError, match="no folder there that can be written"):
+        check_targets({"-o": "x.json"})

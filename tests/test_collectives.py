@@ -639,3 +639,17 @@ def test_a_folder_of_tables_becomes_fits(tmp_path: Path, monkeypatch: pytest.Mon
     assert ("dgx-a100-640", ("rail", "collectives"), "all_to_all") in found
     assert ("aws-p4d", nvlink, "all_reduce") in found
     assert all(path[0] == "nvlink" for profile, path, *_ in found if profile == "aws-p4d")
+    main = pd.read_csv(tmp_path / MAIN)
+    main.groupby("library").head(4).to_csv(tmp_path / MAIN, index=False)
+    few = [fit for fit in fit_collectives(tmp_path) if fit.path[-1] == "libraries" or "all_reduce" in fit.values]
+    assert not few, "four cells give no fit, and no warning"
+
+
+def test_protocols_say_what_ended_at_a_bound() -> None:
+    place, at = made(noise=0.0)
+    slow = Cells(at.size, at.devices, at.per_node, at.seconds + 0.1, at.weight)
+    found, far = fit_protocols(place, at, RINGS[:2]), fit_protocols(place, slow, RINGS[:2])
+    assert found is not None
+    assert far is not None
+    assert "0.latency" not in found.at_bound
+    assert "0.latency" in far.at_bound

@@ -164,7 +164,9 @@ def test_errors_of_no_rows_are_not_a_number():
         (None, r"gemm\.csv\.gz: No such file"),
         ("", r"is no CSV table: No columns"),
         ("gpu,m\nb200,1\n", r"has no column source, framework, dtype, n, k, latency_us \(it has gpu, m\)"),
-        ("{head}b200,s,f,bf16,1,2,,5\n", r"row 2: k: must be a positive number, found 'nan'"),
+        ("{head}b200,s,f,bf16,1,2,,5\n", r"row 2: k: must be a positive number up to 1e\+12, found 'nan'"),
+        ("{head}b200,s,f,bf16,1,2,3,1e300\n", r"row 2: latency_us: .*up to 1e\+12, found '1e\+300'"),
+        ("{head}b200,,f,bf16,1,2,3,4\nb200,s,,bf16,1,2,3,4\n", r"row 2: source: must be text.*\n.*row 3: framework"),
         ("{head}b200,s,f,fp8,1,2,3,4\nb200,s,f,fp8,1,2,3,-4\n", r"row 3: latency_us: .*found '-4'"),
         ("{head}b200,s,f,fp8,1,0,3,4\n", r"row 2: n: .*found '0'"),
         ("{head}b200,s,f,fp8,many,1,3,inf\n", r"row 2: m: .*found 'many'\n.*row 2: latency_us: .*found 'inf'"),
@@ -176,6 +178,13 @@ def test_a_bad_table_is_refused_by_file_row_and_column(tmp_path, text, message):
         path.write_bytes(gzip.compress(text.format(head="gpu,source,framework,dtype,m,n,k,latency_us\n").encode()))
     with pytest.raises(InputFileError, match=message):
         gemm.read_rows(path)
+
+
+def test_sources_and_libraries_named_by_numbers_are_names(tmp_path):
+    table = _table("b200-sxm", "b200", TRUE, 0.02, 80).assign(source=2026)
+    table["framework"] = np.arange(80) % 2
+    own = gemm.fit_gemms(_folder(tmp_path, table, {"hardware": 5}))[0]
+    assert own.data == "80 rows (2026: 0, 1)"
 
 
 def test_half_a_gzip_file_and_no_gzip_file_are_refused(tmp_path):
@@ -369,6 +378,20 @@ def test_devices_left_out_have_a_table_of_their_own():
     assert "b200-sxm" in text
     assert fit_rows([fit])[0]["unseen_median"] == 0.05
     assert "Nothing to fit" in as_text(fits_view([]))
+
+
+def test_coefficients_at_a_bound_are_named_and_wild_errors_stay_short(tmp_path, capsys):
+    steep = _table("b200-sxm", "b200", TRUE | {"latency": "60 us"}, 0.02, 100)  # the range ends at 40 us
+    (fit, _) = gemm.fit_gemms(_folder(tmp_path, steep))
+    assert "latency" in fit.at_bound
+    assert "latency" in fit_rows([fit])[0]["at_bound"]
+    assert "Ended at a bound" in as_text(fits_view([fit]))
+    wild = Fit("toy", ("kernels", "gemm"), TRUE, "10 rows", Errors(10, 1e300, 1e300, -1e-9), FOUND)
+    text = as_text(fits_view([wild]))
+    assert "Ended at a bound" not in text
+    assert "1.0e+302%" in text
+    assert "+0.0%" in text
+    assert "-0.0%" not in text
 
 
 def test_a_fit_is_refused_before_it_starts(tmp_path, capsys):

@@ -110,6 +110,29 @@ def test_known_stream_coefficients_come_back(folder):
     assert fit.inside.rows == 35  # embeddings do not count
 
 
+def test_few_rows_of_a_stream_are_not_fitted(folder, tmp_path):
+    (tmp_path / "kernels").mkdir()
+    table = pd.read_csv(folder / stream.TABLE)
+    one_shape = pd.concat([table[table["num_tokens"] == 64]] * 10)
+    for rows, fits in ((table[:1], 0), (table[: stream.FEWEST_ROWS - 1], 0), (table[:35], 1), (one_shape, 1)):
+        rows.to_csv(tmp_path / stream.TABLE, index=False)
+        assert len(found := stream.fit_streams(tmp_path)) == fits
+    assert np.isnan(found[0].outside.median), "nothing is left to predict a single shape"
+
+
+def test_numbers_as_names_and_impossible_latencies(folder, tmp_path):
+    """Kernels and frameworks named by numbers are names; a table of kernels faster than memory still gives a curve."""
+    (tmp_path / "kernels").mkdir()
+    for name in ("attention_prefill", "attention_decode"):
+        table = pd.read_csv(folder / f"kernels/{name}.csv.gz").assign(framework=1, kernel=2)
+        table.to_csv(tmp_path / f"kernels/{name}.csv.gz", index=False)
+    rows = inference_table(tmp_path)
+    assert set(rows["framework"]) == {"1"}
+    assert list(attention.libraries(rows)) == ["", "1"]
+    sample = attention.Sample(accelerator("a100-sxm-80"), "bf16", columns(rows.assign(latency_us=1e-3)[:40]))
+    assert np.isfinite(sample.best(TRAITS)).all()
+
+
 def test_a_table_without_its_columns_is_refused(folder, tmp_path):
     (tmp_path / "kernels").mkdir()
     for name in ("attention_prefill", "attention_decode", "elementwise"):

@@ -11,10 +11,11 @@ from pydantic import BaseModel
 
 import hwsim
 from hwsim.errors import InputFileError, UsageError
-from hwsim.report.catalog import spec_rows
+from hwsim.report.catalog import hardware_values, sourced_sheet, spec_rows
+from hwsim.report.terminal import as_text
 from hwsim.specs.files import resolve_extends, validate
 from hwsim.specs.hardware import Accelerator, Cluster, Hardware
-from hwsim.specs.library import load_hardware, split_settings
+from hwsim.specs.library import load_hardware, names, split_settings
 from hwsim.specs.reading import Document, read_yaml
 
 ROOT = Path(__file__).parents[1] / "hardware_profiles"
@@ -320,3 +321,12 @@ def test_a_chip_that_does_not_exist_is_called_by_its_name_and_was_not_measured(t
     assert (made_up.calibration, real.calibration) == ("inherited", "measured")
     assert 1.2 < real.step_time_s / made_up.step_time_s < 1.6
     assert hwsim.load_hardware(str(chip)).accelerator.title in ("", "double-hbm")
+
+
+@pytest.mark.parametrize("kind", ["accelerators", "clusters"])
+def test_every_sheet_fits_a_screen(kind):
+    for name in names(kind):
+        files, rows = hardware_values(name, None)
+        lines = as_text(sourced_sheet(files, rows)).splitlines()
+        assert max(len(line) for line in lines if not line.startswith("/")) <= 120, name
+        assert not any("…" in line for line in lines), name

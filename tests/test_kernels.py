@@ -1,6 +1,6 @@
 """Kernel times: counted work, the roofline, monotony, one scalar against a column, and measured kernels."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hwsim
+from hwsim.errors import InputFileError
 from hwsim.formulas import attention, gemm, stream
 from hwsim.formulas.attention import AttentionMachine
 from hwsim.formulas.gemm import GemmMachine
 from hwsim.formulas.stream import StreamMachine
+from hwsim.kernel_arguments import LIBRARIES
 from hwsim.specs.files import read_yaml, resolve_extends, validate
 from hwsim.specs.hardware import Accelerator
+from hwsim.specs.library import load_framework, load_hardware, names
 
 PROFILES = Path(__file__).parents[1] / "hardware_profiles" / "accelerators"
 DEVICES = sorted(path.stem for path in PROFILES.glob("*.yaml"))
@@ -453,3 +456,18 @@ def test_a_small_cache_is_read_faster_than_memory_but_no_faster_than_the_data_sh
     assert times[0] / small < times[1] / large
     uncached = machine._replace(cache_bytes=0.0)
     assert attention.attention_forward_s(4, 1, 2048, 32, 8, 128, 0, uncached) >= times[0]
+
+
+def test_every_kernel_library_of_the_shipped_files_is_known(tmp_path):
+    """Framework files and --set may name it on any device; a profile's own names are known on that device."""
+    shipped = {
+        str(name) for device in names("accelerators") for name in load_hardware(device).accelerator.kernels.libraries
+    }
+    shipped |= {name for framework in names("frameworks") for name in load_framework(framework).libraries}
+    assert shipped <= set(LIBRARIES)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: h100-sxm-80\nname: mine\nkernels: {libraries: {ours: {}}}\n", encoding="utf-8")
+    estimate = partial(hwsim.estimate_training, "gpt2", gpus=1, settings="framework.libraries=[ours]")
+    assert estimate(mine).step_time_s > 0
+    with pytest.raises(InputFileError, match="unknown kernel library 'ours'"):
+        estimate("h100-sxm-80")

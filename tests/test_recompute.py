@@ -1,8 +1,13 @@
 """What recompute saves and runs again, by module and by framework, against bytes and FLOPs counted by hand."""
 
+import csv
+import io
+import json
+
 import pytest
 
 import hwsim
+from hwsim.cli.app import run
 from hwsim.errors import UsageError
 from hwsim.specs.job import MODULES
 
@@ -104,7 +109,24 @@ def test_unknown_module_is_refused(wrong, said):
 
 def test_modules_are_named_in_the_answer():
     assert estimate(["mlp_act", "layernorm"]).job["recompute_modules"] == ["mlp_act", "layernorm"]
-    assert estimate("mlp").strategy["recompute"] == "selective"
+    assert estimate("mlp").strategy["recompute"] == "mlp"
+    assert estimate("selective").strategy["recompute"] == "selective"
+    replayed = estimate(estimate("mlp_act, layernorm").strategy["recompute"])
+    assert replayed.job["recompute_modules"] == ["mlp_act", "layernorm"]
+
+
+def test_modules_are_named_in_every_format(capsys):
+    command = ["estimate", "train", "--model", "gpt2", "--recompute", "core_attn,mlp_act", "--format"]
+    shown = {}
+    for how in ("table", "json", "csv"):
+        assert run([*command, how], debug=True) == 0
+        shown[how] = capsys.readouterr().out
+    assert "recompute core_attn,mlp_act" in shown["table"]
+    data = json.loads(shown["json"])
+    assert data["strategy"]["recompute"] == "core_attn,mlp_act"
+    assert data["job"]["recompute_modules"] == ["core_attn", "mlp_act"]
+    row = next(csv.DictReader(io.StringIO(shown["csv"])))
+    assert row["strategy.recompute"] == row["job.recompute_modules"] == "core_attn,mlp_act"
 
 
 @pytest.mark.parametrize("recompute", ["layernorm", ["core_attn"], ["mlp"], ["attn", "mlp"], "selective", "full"])

@@ -1,6 +1,7 @@
 """The scoreboard: facts, errors by hand, groups within their tolerance, bands that hold what they say."""
 
 import json
+import re
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import hwsim
 from hwsim.cli.app import run
 from hwsim.errors import InputFileError, UsageError
+from hwsim.report.scoreboard import view
+from hwsim.report.terminal import as_text
 from hwsim.specs import bands as stored
 from hwsim.specs.library import load_framework, load_hardware, names
 from hwsim.validation import left_out, published
@@ -114,6 +117,14 @@ def test_values_that_ship_are_among_those_tried():
             assert any(value == reduce(getattr, constant.path, owner) for value in constant.values), (constant, name)
 
 
+def test_every_row_fits_a_screen_and_no_error_is_minus_nothing(board):
+    text = as_text(view(board, [], every_row=True))
+    assert max(len(line) for line in text.splitlines()) <= 120
+    assert "…" not in text
+    assert not re.search(r"-0(\.0)?%", text)
+    assert all(row.fact.id in text for row in board.rows)
+
+
 def test_unknown_group_is_refused():
     with pytest.raises(UsageError, match="no group or source holds 'nobody'"):
         hwsim.validate_published("nobody")
@@ -129,7 +140,7 @@ def test_picture_is_drawn_and_not_blank(tmp_path, capsys):
     assert 0.01 < np.mean(pixels.min(axis=2) < 0.9) < 0.5
     assert not list(tmp_path.glob(".*"))
     assert run(["validate", "published", "--group", "glm130b", "--plot", str(tmp_path / "no.format")], debug=False) == 2
-    assert "format" in capsys.readouterr().err.lower()
+    assert "--plot needs .png, .svg or .pdf" in capsys.readouterr().err
     assert [item.name for item in tmp_path.iterdir()] == ["board.png"]
 
 

@@ -138,6 +138,8 @@ def _values(
     status = hardware.accelerator.kernels.status
     step = added(time_s[part] for part in TIME_PARTS)
     name, band = family(job.framework.name, hardware.accelerator.family)
+    if job.modules and strategy["recompute"] == "selective":
+        strategy["recompute"] = ",".join(job.modules)
     ordered = {name: strategy.pop(name) for name in CONTRACT_STRATEGY}
     counts = setting.parameters
     return {

@@ -10,7 +10,7 @@ import typer
 
 from hwsim import __version__
 from hwsim.cli import catalog, estimate, fit, planning, validate
-from hwsim.errors import HwsimError
+from hwsim.errors import HwsimError, did_you_mean
 
 CommandLineError: Any = typer.BadParameter.__mro__[2]
 """Base of typer's errors about flags: typer brings its own click or uses the installed one."""
@@ -96,7 +96,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, HwsimError):
         return str(error), error.exit_code
     if isinstance(error, CommandLineError):
-        return _about_flags(error.format_message()), 2
+        return _unknown_flag(error) or _about_flags(error.format_message()), 2
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "interrupted", 130
     if isinstance(error, OSError):  # without a file's name it is the output
@@ -113,6 +113,19 @@ def _about_flags(message: str) -> str:
     for pattern, better in CLEARER.items():
         message = re.sub(pattern, better, message, flags=re.DOTALL)
     return " ".join(message.split())
+
+
+def _unknown_flag(error: Any) -> str:
+    """For a flag that a command lacks, the flags like it, else all that there are; nothing for other errors."""
+    if type(error).__name__ != "NoSuchOption" or error.ctx is None:
+        return ""
+    flags = [name for param in error.ctx.command.params for name in param.opts if name.startswith("--")]
+    hint = did_you_mean(error.option_name.lstrip("-"), [flag.lstrip("-") for flag in flags])
+    hint = (
+        hint.replace("mean ", "mean --").replace(", ", ", --")
+        or f" ({error.ctx.command_path} takes {', '.join(flags)})"
+    )
+    return f"No such option: {error.option_name}{hint}"
 
 
 def _say(message: str) -> None:

@@ -72,20 +72,40 @@ def show_hardware(
     emit(lambda: data, lambda: rows, lambda: catalog.sourced_sheet(files, rows), (out, as_json, output))
 
 
-def check_model(path: PathArgument) -> None:
+def check_model(
+    path: PathArgument, out: o.FormatFlag = o.Format.TABLE, as_json: o.JsonFlag = False, output: o.OutFlag = None
+) -> None:
     """Check a model YAML or config.json. Example: hwsim models check ./config.json"""
     import hwsim
 
-    counts = hwsim.count_parameters(path)
-    typer.echo(f"{path}: ok ({counts.total:,} parameters)")
+    model = hwsim.load_model(path)
+    counts = hwsim.count_parameters(model)
+    found = {"path": path, "ok": True, "name": model.name, "parameters": counts.total}
+    _emit_check("model check", found, f"{counts.total:,} parameters", (out, as_json, output))
 
 
-def check_hardware(path: PathArgument, profiles: o.ProfilesFlag = None) -> None:
+def check_hardware(
+    path: PathArgument,
+    profiles: o.ProfilesFlag = None,
+    out: o.FormatFlag = o.Format.TABLE,
+    as_json: o.JsonFlag = False,
+    output: o.OutFlag = None,
+) -> None:
     """Check a hardware YAML. Example: hwsim hardware check my-chip.yaml"""
     import hwsim
 
     machine = hwsim.load_hardware(path, profiles)
-    typer.echo(f"{path}: ok (accelerator {machine.accelerator.name} in cluster {machine.cluster.name})")
+    device, cluster = machine.accelerator.name, machine.cluster.name
+    found = {"path": path, "ok": True, "accelerator": device, "cluster": cluster}
+    _emit_check("hardware check", found, f"accelerator {device} in cluster {cluster}", (out, as_json, output))
+
+
+def _emit_check(kind: str, found: dict[str, Any], said: str, wanted: tuple[o.Format, bool, str | None]) -> None:
+    """What a check found: one line for people."""
+    from rich.text import Text
+
+    data = {"schema_version": 1, "kind": kind, **found}
+    emit(lambda: data, lambda: [data], lambda: [Text(f"{found['path']}: ok ({said})")], wanted)
 
 
 def _emit_rows(kind: str, rows: list[dict[str, Any]], columns: Any, wanted: tuple[o.Format, bool, str | None]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hwsim.cli import options as o
-from hwsim.cli.output import emit, progress, refuse_unwritable, write_with
+from hwsim.cli.output import check_targets, emit, progress, write_with
 from hwsim.errors import InputFileError, UsageError, did_you_mean, shorten
 
 FIT = "Fit"
@@ -48,9 +48,10 @@ def fit(
     from hwsim.report.fits import record as errors_record
 
     kinds, day = _kinds(only), _day(date)
-    for path, flag in ((record, "--record"), (output, "-o")):
-        if path:
-            refuse_unwritable(path, flag)
+    if not folder.strip():
+        msg = "DIR: no folder given"
+        raise UsageError(msg)
+    check_targets({"--record": record, "-o": output})
     if write and not Path(profiles).is_dir():
         msg = f"--profiles {shorten(profiles, 200)}: no such folder"
         raise UsageError(msg)

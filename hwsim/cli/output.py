@@ -53,6 +53,28 @@ def write_file(path: Path, text: str) -> None:
     write_with(path, "-o", lambda target: target.write_text(text, encoding="utf-8"))
 
 
+def check_targets(targets: Mapping[str, str | None]) -> None:
+    """Refuse, before long work, flags whose file has no name, cannot be written, or is that of another flag.
+
+    Raises
+    ------
+    UsageError
+        Naming the flag.
+    """
+    written: dict[Path, str] = {}
+    for flag, path in targets.items():
+        if path is None or (flag == "-o" and path == "-"):
+            continue
+        if not path.strip():
+            msg = f"{flag}: no file name given"
+            raise UsageError(msg)
+        refuse_unwritable(path, flag)
+        other = written.setdefault(_target(path, flag), flag)
+        if other != flag:
+            msg = f"{flag} {shorten(path, 200)}: {other} writes that file too"
+            raise UsageError(msg)
+
+
 def refuse_unwritable(path: str | Path, flag: str) -> None:
     """Refuse a path that could not be written, before long work and not after it.
 
@@ -61,14 +83,20 @@ def refuse_unwritable(path: str | Path, flag: str) -> None:
     UsageError
         If it is a folder, or its folder is missing or closed.
     """
-    if not os.access(_target(path, flag).parent, os.W_OK):
+    target = _target(path, flag)
+    device = target.exists() and not target.is_file()  # such as /dev/null: written in place
+    if not device and not os.access(target.parent, os.W_OK):
         msg = f"{flag} {shorten(path, 200)}: no folder there that can be written"
         raise UsageError(msg)
 
 
 def _target(path: str | Path, flag: str) -> Path:
     """The file that a path leads to."""
-    target = Path(path).resolve()
+    try:
+        target = Path(path).resolve()
+    except (OSError, RuntimeError, ValueError):
+        msg = f"{flag} {shorten(path, 200)}: is no file name"
+        raise UsageError(msg) from None
     if target.is_dir():
         msg = f"{flag} {shorten(path, 200)}: is a folder"
         raise UsageError(msg)
@@ -101,9 +129,8 @@ def write_with(path: str | Path, flag: str, write: Callable[[Path], Any]) -> Non
     except (OSError, RuntimeError) as error:
         msg = f"{flag} {shorten(path, 200)}: {getattr(error, 'strerror', None) or 'is a symbolic link to itself'}"
         raise UsageError(msg) from None
-    except ValueError as error:
-        why = str(error) if "format" in str(error).lower() else "is no file name"
-        msg = f"{flag} {shorten(path, 200)}: {why}"
+    except ValueError:
+        msg = f"{flag} {shorten(path, 200)}: is no file name"
         raise UsageError(msg) from None
 
 

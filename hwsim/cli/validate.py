@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hwsim.cli import options as o
-from hwsim.cli.output import emit, progress, refuse_unwritable, write_with
-from hwsim.errors import ToleranceError, UsageError
+from hwsim.cli.output import check_targets, emit, progress, write_with
+from hwsim.errors import ToleranceError, UsageError, shorten
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def published(
@@ -17,7 +20,7 @@ def published(
     ] = None,
     rows: Annotated[bool, typer.Option("--rows", help="List every row, not only those that are off.")] = False,
     picture: Annotated[
-        str | None, typer.Option("--plot", help="Draw predicted against published into this PNG or SVG.")
+        str | None, typer.Option("--plot", help="Draw predicted against published into this PNG, SVG or PDF.")
     ] = None,
     write_bands: Annotated[
         str | None,
@@ -41,8 +44,12 @@ def published(
     import hwsim
     from hwsim.validation.kernels import kernel_errors
 
-    if write_bands and group:
+    if write_bands is not None and group is not None:
         msg = "--write-bands: bands come from every row: leave out --group"
+        raise UsageError(msg)
+    check_targets({"--plot": picture, "--write-bands": write_bands, "--write-left-out": write_left_out, "-o": output})
+    if picture and Path(picture).suffix.lower() not in PICTURES:
+        msg = f"--plot needs .png, .svg or .pdf, not {shorten(picture, 200)}"
         raise UsageError(msg)
     if write_left_out:
         _leave_out(write_left_out)
@@ -73,7 +80,6 @@ def _leave_out(path: str) -> None:
     """Predict every source with constants chosen without it, under a bar, and write the errors."""
     from hwsim.validation.left_out import leave_out, record, sources_of_steps
 
-    refuse_unwritable(path, "--write-left-out")
     with progress(len(sources_of_steps()), "leaving out") as advance:
         text = record(leave_out(advance))
     write_with(path, "--write-left-out", lambda target: target.write_text(text, encoding="utf-8"))

@@ -20,7 +20,7 @@ import pandas as pd
 
 from hwsim.fitting.attention_rows import Rows, accelerator, columns, inference_table, machine, training_rows
 from hwsim.fitting.fitted import Column, Fit, errors, left_out, parts_of
-from hwsim.fitting.solver import Coefficient, solve
+from hwsim.fitting.solver import Coefficient, at_bounds, solve
 from hwsim.formulas.attention import AttentionMachine
 from hwsim.specs.hardware import Accelerator
 from hwsim.specs.library import ACCELERATORS, find
@@ -217,7 +217,8 @@ def fit_curve(profile: str, place: tuple[str, ...], sample: Sample, backward: Ro
     inside, outside = errors(sample.predict(traits, values), measured), errors(left, measured)
     many = sample.rows.q_len > 1
     parts = parts_of(left, measured, {"prefill": many, "decode": ~many})
-    return Fit(profile, place, whole, f"aiconfigurator ({named})", inside, outside, parts=parts)
+    bounds = at_bounds(COEFFICIENTS, values)
+    return Fit(profile, place, whole, f"aiconfigurator ({named})", inside, outside, parts=parts, at_bound=bounds)
 
 
 def _traits() -> list[dict[str, float]]:
@@ -277,10 +278,13 @@ def fit_training(profile: str, library: str, rows: tuple[Rows, Rows], text: str)
     def predict(values: Column) -> Column:
         return sample.predict(USUAL_TRAITS, laid(values))
 
-    found = laid(solve(predict, forward.measured_s, np.ones(len(forward)), [COEFFICIENTS[index] for index in free]))
+    sought = [COEFFICIENTS[index] for index in free]
+    best = solve(predict, forward.measured_s, np.ones(len(forward)), sought)
+    found = laid(best)
     bound = sample.machine(USUAL_TRAITS, found)
     bound = bound._replace(backward_efficiency=_backward(bound, backward))
     both = np.concatenate([forward.measured_s, backward.measured_s])
     near = errors(np.concatenate([forward.forward_s(bound), backward.backward_s(bound)]), both)
     values = written(USUAL_TRAITS, found, float(bound.backward_efficiency))
-    return Fit(profile, ("kernels", "libraries", library, "attention"), values, text, near, near)
+    place, bounds = ("kernels", "libraries", library, "attention"), at_bounds(sought, best)
+    return Fit(profile, place, values, text, near, near, at_bound=bounds)

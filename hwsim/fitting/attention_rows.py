@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hwsim.fitting.fitted import Column
-from hwsim.fitting.tables import not_negative, positive, read_table
+from hwsim.fitting.tables import not_negative, positive, read_table, texts
 from hwsim.formulas.attention import AttentionMachine, attention_backward_s, attention_forward_s, windowed_keys
 from hwsim.specs.hardware import Accelerator
 from hwsim.specs.library import load_hardware
@@ -75,7 +75,8 @@ def inference_table(folder: Path) -> pd.DataFrame:
 
 def _read(path: Path) -> pd.DataFrame:
     needed = ("gpu", "framework", "kernel", "past_kv", "window", "attn_dtype", "kv_dtype", "latency_us", *SIZES)
-    table = positive(read_table(path, needed), path, (*SIZES, "latency_us"))
+    table = texts(read_table(path, needed), path, ("framework", "kernel"))
+    table = positive(table, path, (*SIZES, "latency_us"))
     table = table.assign(q_len=table.get("q_len", 1))
     return positive(not_negative(table, path, ("past_kv", "window")), path, ("q_len",))
 
@@ -101,6 +102,7 @@ def training_rows(folder: Path, gpu: str, op: str) -> Rows:
     sizes = ("seq_len", "heads", "kv_heads", "qk_head_dim", "v_head_dim")
     table = read_table(path, ("op", "hardware", "implied_time_us", *sizes))
     table = table[(table["op"] == op) & (table["hardware"] == TRAINED.get(gpu, ""))]
+    table = positive(table, path, (*sizes, "implied_time_us"))
     value = {name: table[name].to_numpy(np.float64) for name in (*sizes, "implied_time_us")}
     one = np.ones(len(table))
     width = (value["qk_head_dim"] + value["v_head_dim"]) / 2.0

@@ -16,7 +16,7 @@ import pandas as pd
 
 from hwsim.fitting.collective_rows import Cells, cells, joined, read_rows
 from hwsim.fitting.fitted import Column, Fit, errors, left_out, parts_of
-from hwsim.fitting.protocols import IDEAL, Found, Lines, Place, fit_protocols, written
+from hwsim.fitting.protocols import FEW, IDEAL, Found, Lines, Place, fit_protocols, written
 from hwsim.formulas.collectives import crowding, steps
 from hwsim.specs.hardware import Cluster, CollectiveName, LibraryName, Protocol, Tier
 from hwsim.specs.library import CLUSTERS, find, load_hardware
@@ -38,6 +38,8 @@ EAGER: LibraryName = "torch.distributed"
 MEASURED_GROUP = 8
 """Largest group that was measured."""
 RELATIVE_WEIGHT = 0.3
+LAUNCHES = np.arange(5e-6, 80e-6, 1e-6)
+"""Host times of a call that are tried. [s]"""
 
 
 @dataclass(frozen=True)
@@ -194,20 +196,20 @@ def _engine_fits(target: Target, cluster: Cluster, tier: Tier, rows: pd.DataFram
         own = _cells_of(rows, target.gpu, library, "all_reduce")
         at = own if len(own) else _cells_of(rows, target.relative, library, "all_reduce")
         place = Place(cluster, tier, "all_reduce", library)
-        found, hosted = fit_protocols(place, at, RINGS), _hosted(place, at)
-        if found and _wrong(hosted.inside, at) < _wrong(found.inside, at):
-            yield _as_fit(
-                target, hosted, {library: {"launch": {"all_reduce": show(hosted.launch_s, "s")}}}, "libraries"
-            )
-        elif found:
-            values: dict[str, Any] = {library: {"collectives": {"all_reduce": written(found.protocols)}}}
-            yield _as_fit(target, found, values, "libraries")
+        found = fit_protocols(place, at, RINGS)
+        if not found:
+            continue
+        hosted = _hosted(place, at)
+        values: dict[str, Any] = {"collectives": {"all_reduce": written(found.protocols)}}
+        if _wrong(hosted.inside, at) < _wrong(found.inside, at):
+            found, values = hosted, {"launch": {"all_reduce": show(hosted.launch_s, "s")}}
+        yield _as_fit(target, found, {library: values}, "libraries")
 
 
 def _eager_fits(target: Target, cluster: Cluster, tier: Tier, rows: pd.DataFrame) -> Iterator[Fit]:
     """What torch.distributed adds: the host's time on one node, and all of an all-reduce over more."""
     at = _cells_of(rows, target.eager, EAGER, "all_reduce")
-    if not len(at):
+    if len(at) < FEW:
         return
     host = _hosted(Place(cluster, tier, "all_reduce", EAGER), at)
     times = dict.fromkeys(("all_reduce", "all_gather", "reduce_scatter", "all_to_all"), show(host.launch_s, "s"))
@@ -221,19 +223,17 @@ def _eager_fits(target: Target, cluster: Cluster, tier: Tier, rows: pd.DataFrame
 
 def _hosted(place: Place, at: Cells) -> Found:
     """NCCL's protocols behind the host's time."""
-    if not len(at):
-        return Found((), at, at.seconds, at.seconds)
     device = place.seconds(place.tier, at)
     launch = _launch(device, at)
     outside = left_out(at.shapes, lambda kept: lambda: np.maximum(device, _launch(device[kept], at.take(kept))))
-    return Found((), at, np.maximum(device, launch), outside, launch)
+    bounds = ("launch",) if launch in (LAUNCHES[0], LAUNCHES[-1]) else ()
+    return Found((), at, np.maximum(device, launch), outside, launch, bounds)
 
 
 def _launch(device_s: Column, at: Cells) -> float:
     """Host time that explains most of the rows whose device time hides behind it. [s]"""
-    tried = np.arange(5e-6, 80e-6, 1e-6)
-    wrong = [_wrong(np.maximum(device_s, launch), at) for launch in tried]
-    return float(tried[int(np.argmin(wrong))])
+    wrong = [_wrong(np.maximum(device_s, launch), at) for launch in LAUNCHES]
+    return float(LAUNCHES[int(np.argmin(wrong))])
 
 
 def _wrong(predicted_s: Column, at: Cells) -> float:
@@ -253,4 +253,5 @@ def _as_fit(target: Target, found: Found, values: Mapping[str, Any], field: str)
         inside=errors(found.inside[own], measured),
         outside=errors(found.outside[own], measured),
         parts=parts_of(found.outside[own], measured, {"from 1 MiB": large, "below 1 MiB": ~large}),
+        at_bound=found.at_bound,
     )

@@ -48,6 +48,8 @@ class Fit:
     """On rows left out of the fit, by kind of row."""
     distant: bool = False
     """The relative is of another family: nothing nearer was measured."""
+    at_bound: tuple[str, ...] = ()
+    """Coefficients that ended at a bound of their range: the rows ask for more than it allows, or say nothing."""
 
 
 def errors(predicted: Column, measured: Column) -> Errors:
@@ -74,13 +76,13 @@ def left_out(shapes: npt.NDArray[Any], fit: Callable[[npt.NDArray[np.bool_]], Ca
     """Predictions for every row from fits that never saw its shape.
 
     `shapes` gives a row's shape group (equal shapes stay together); ``fit(kept)`` fits on the kept rows and returns
-    what predicts all rows. Groups are dealt to `FOLDS` parts in a fixed order.
+    what predicts all rows. Groups are dealt to `FOLDS` parts in a fixed order. Nothing predicts a single shape: NaN.
     """
     _, group = np.unique(shapes, return_inverse=True)
     part = np.random.default_rng(0).permutation(group.max() + 1)[group] % FOLDS
     predicted = np.full(len(part), np.nan)
     for fold in range(FOLDS):
         out = part == fold
-        if out.any():
+        if out.any() and not out.all():
             predicted[out] = fit(~out)()[out]
     return predicted

@@ -18,8 +18,8 @@ import pandas as pd
 
 from hwsim.costs.compute import HALF, device
 from hwsim.fitting.fitted import Column, Errors, Fit, errors, left_out
-from hwsim.fitting.solver import Coefficient, solve
-from hwsim.fitting.tables import positive, read_table
+from hwsim.fitting.solver import Coefficient, at_bounds, solve
+from hwsim.fitting.tables import positive, read_table, texts
 from hwsim.formulas.gemm import GemmMachine, gemm_s
 from hwsim.specs.hardware import GemmFit
 from hwsim.specs.library import ACCELERATORS, find, load_hardware
@@ -163,14 +163,15 @@ def read_rows(path: Path) -> pd.DataFrame:
         If the table is missing, lacks a column, or a size or latency is no positive number.
     """
     table = read_table(path, (*TEXTS, *SIZES))
-    table = table.assign(dtype=table["dtype"].map(DTYPES), library=table["framework"].replace(LIBRARIES))
-    return positive(table[table["dtype"].notna()], path, SIZES)
+    table = table.assign(dtype=table["dtype"].map(DTYPES))
+    table = texts(table[table["dtype"].notna()], path, TEXTS)
+    return positive(table.assign(library=table["framework"].replace(LIBRARIES)), path, SIZES)
 
 
 def training_rows(path: Path) -> pd.DataFrame:
     """Multiplies as PyTorch runs them in training on the B200 box, all layouts: half of the time at its power limit."""
     table = read_table(path, ("hardware", "op", "m", "n", "k", "implied_time_us"))
-    rows = table[(table["op"] == "matmul") & table["hardware"].str.contains("B200")]
+    rows = table[(table["op"] == "matmul") & table["hardware"].astype(str).str.contains("B200")]
     rows = rows.rename(columns={"implied_time_us": "latency_us"})
     rows = rows.assign(gpu="b200", source=BOX, framework="torch", library="torch", dtype=HALF)
     return positive(rows[[*TEXTS, "library", *SIZES]], path, SIZES)
@@ -227,6 +228,7 @@ def _fit(target: Target, path: tuple[str, ...], rows: pd.DataFrame, dtype: str) 
         data=_words(rows, target.note if path == ("kernels", "gemm") else ""),
         inside=errors(shapes.predict(curve(whole)), shapes.seconds),
         outside=errors(unseen, shapes.seconds),
+        at_bound=at_bounds(coefficients, whole),
     )
 
 

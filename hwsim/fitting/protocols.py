@@ -75,6 +75,8 @@ class Found:
     inside: Column
     outside: Column
     launch_s: float = 0.0
+    at_bound: tuple[str, ...] = ()
+    """What ended at a bound of its range."""
 
 
 def written(protocols: tuple[Protocol, ...]) -> list[dict[str, Any]]:
@@ -98,7 +100,20 @@ def fit_protocols(place: Place, at: Cells, lines: Lines) -> Found | None:
         return None
     protocols = _protocols(place, at, lines)
     outside = left_out(at.shapes, lambda kept: partial(place.predict, _protocols(place, at.take(kept), lines), at))
-    return Found(protocols, at, place.predict(protocols, at), outside)
+    bounds = at_bounds(protocols, _best_efficiency(place, at))
+    return Found(protocols, at, place.predict(protocols, at), outside, at_bound=bounds)
+
+
+def at_bounds(protocols: tuple[Protocol, ...], scale: float) -> tuple[str, ...]:
+    """What of the protocols ended at a bound of its range, by protocol and field."""
+    names = ("latency", "hop_latency", "efficiency", "own_share")
+    unit = np.array([1.0, 1.0, scale, 1.0])
+    found = []
+    for number, protocol in enumerate(protocols):
+        values = np.array([getattr(protocol, name) for name in names])
+        near = [np.isclose(values, bound * unit, rtol=0.01, atol=0.0) for bound in (LOWEST, HIGHEST)]
+        found += [f"{number}.{name}" for name, edge in zip(names, near[0] | near[1], strict=True) if edge]
+    return tuple(found)
 
 
 def _protocols(place: Place, at: Cells, lines: Lines) -> tuple[Protocol, ...]:

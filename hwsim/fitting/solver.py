@@ -56,6 +56,19 @@ class Coefficient:
         return f"{plain} {self.unit}" if self.unit else plain
 
 
+def at_bounds(coefficients: Sequence[Coefficient], values: Column) -> tuple[str, ...]:
+    """Names of the coefficients that ended at a bound of their range.
+
+    Examples
+    --------
+    >>> at_bounds([Coefficient("a", 1.0, 0.1, 9.0), Coefficient("b", 1.0, 0.1, 9.0)], np.array([0.1, 3.0]))
+    ('a',)
+    """
+    edges = [NEAR_EDGE * (c.high - c.low) for c in coefficients]
+    pairs = zip(coefficients, values, edges, strict=True)
+    return tuple(c.name for c, value, edge in pairs if min(value - c.low, c.high - value) <= edge)
+
+
 def solve(
     predict: Callable[[Column], Column], measured: Column, weight: Column, coefficients: Sequence[Coefficient]
 ) -> Column:
@@ -68,7 +81,7 @@ def solve(
     measured
         Measured times, in the unit of the prediction.
     weight
-        How much each row counts.
+        How much each row counts; alike if none does.
     coefficients
         What to find.
 
@@ -81,6 +94,7 @@ def solve(
     """
     least_squares = scipy_least_squares()
     start, low, high = (np.array([getattr(c, name) for c in coefficients]) for name in ("start", "low", "high"))
+    weight = weight if weight.any() else np.ones_like(weight)
     share = np.sqrt(weight / weight.mean())
     logs = np.log(measured)
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hwsim.fitting.fitted import Column, Fit, errors, left_out
-from hwsim.fitting.solver import Coefficient, solve
+from hwsim.fitting.solver import Coefficient, at_bounds, solve
 from hwsim.fitting.tables import positive, read_table
 from hwsim.formulas.stream import StreamMachine, stream_s
 from hwsim.specs.library import ACCELERATORS, find, load_hardware
@@ -26,6 +26,7 @@ PROFILES = {"a100": "a100-sxm-80", "h100": "h100-sxm-80"}
 """GPU of the table to accelerator."""
 SIZES = ("tp", "num_tokens", "hidden", "heads", "kv_heads", "ffn", "latency_us")
 ELEMENT_BYTES = 2.0
+FEWEST_ROWS = 20
 SMALL, LARGE = 1 / 8, 4.0
 """Bytes moved, in caches, up to which a kernel counts for the latency and from which it counts for the bandwidth."""
 COEFFICIENTS = (Coefficient("efficiency", 0.85, 0.05, 1.0), Coefficient("latency", 2.0, 0.1, 40.0, "us", decimals=2))
@@ -46,7 +47,7 @@ def fit_streams(folder: Path) -> list[Fit]:
     return [
         fit_device(PROFILES[gpu], part)
         for gpu, part in parts.items()
-        if len(part) and find(ACCELERATORS, PROFILES[gpu])
+        if len(part) >= FEWEST_ROWS and find(ACCELERATORS, PROFILES[gpu])
     ]
 
 
@@ -93,4 +94,5 @@ def fit_device(profile: str, table: pd.DataFrame) -> Fit:
     left = left_out(shapes, lambda kept: partial(predict, size, best(kept)))
     values = {one.name: one.written(float(value)) for one, value in zip(COEFFICIENTS, found, strict=True)}
     inside, outside = errors(predict(size, found), measured), errors(left, measured)
-    return Fit(profile, ("kernels", "stream"), values, "Vidur (PyTorch, fp16)", inside, outside)
+    bounds = at_bounds(COEFFICIENTS, found)
+    return Fit(profile, ("kernels", "stream"), values, "Vidur (PyTorch, fp16)", inside, outside, at_bound=bounds)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from hwsim.errors import InputFileError, printable, shorten
+from hwsim.units import TERA
 
 FIRST_ROW = 2
 """Line of the first row below the header, as editors and spreadsheets count."""
+LARGEST = TERA
+"""Largest number that a table may hold, be it a size or a latency in microseconds."""
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -39,30 +42,51 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def not_negative(table: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """The same table with `columns` as numbers, none of which may be below zero; raises as `positive` does."""
-    return _numbers(table, path, columns, "a number from 0", lambda numbers: numbers >= 0)
-
-
-def positive(table: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """The same table with `columns` as numbers, all of which must be above zero.
+def texts(table: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """The same table with `columns` as text, also where they look like numbers.
 
     Raises
     ------
     InputFileError
-        Naming the file, row and column of every value that is no positive number.
+        Naming the file, row and column of every empty value.
     """
-    return _numbers(table, path, columns, "a positive number", lambda numbers: numbers > 0)
+    empty = table[list(columns)].isna()
+    if empty.to_numpy().any():
+        raise InputFileError(
+            f"{printable(path)}: row {row}: {name}: must be text, found nothing" for row, name in _places(empty)
+        )
+    return table.assign(**{name: table[name].astype(str) for name in columns})
+
+
+def not_negative(table: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """The same table with `columns` as numbers, none of which may be below zero; raises as `positive` does."""
+    return _numbers(table, path, columns, f"a number from 0 to {LARGEST:g}", lambda numbers: numbers >= 0)
+
+
+def positive(table: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """The same table with `columns` as numbers, all of which must be above zero, none larger than `LARGEST`.
+
+    Raises
+    ------
+    InputFileError
+        Naming the file, row and column of every value that is no such number.
+    """
+    return _numbers(table, path, columns, f"a positive number up to {LARGEST:g}", lambda numbers: numbers > 0)
 
 
 def _numbers(
     table: pd.DataFrame, path: Path, columns: Sequence[str], wanted: str, holds: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> pd.DataFrame:
     numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").astype(float)
-    wrong = ~holds(numbers) | np.isinf(numbers)
+    wrong = ~(holds(numbers) & (numbers <= LARGEST))
     if wrong.to_numpy().any():
         raise InputFileError(
             f"{printable(path)}: row {row}: {name}: must be {wanted}, found {shorten(table.at[row, name])}"
-            for row, name in wrong.stack().loc[lambda bad: bad].index
+            for row, name in _places(wrong)
         )
     return table.assign(**{name: numbers[name].astype(float) for name in columns})
+
+
+def _places(bad: Any) -> Any:
+    """Row and column of everything that is wrong."""
+    return bad.stack().loc[lambda wrong: wrong].index

@@ -98,7 +98,7 @@ def projector(p: Plan, tower: Plan) -> list[Operator]:
         return []
     rows = tower.sizes.residual_tokens * (vision.tokens / tower.model.image_tokens)
     inner = tower.model.hidden * vision.merge
-    normed = [norm("projector norm", tower, rows * vision.merge, tower.model.hidden)] if vision.projector_norm else []
+    normed = [norm("projector norm", p, rows * vision.merge, tower.model.hidden)] if vision.projector_norm else []
     operators: list[Operator] = []
     for number, out in enumerate(vision.projector):
         between = [activation("projector activation", p, rows * inner, rows * inner)] if number else []

@@ -11,14 +11,15 @@ from pydantic import BaseModel
 from hwsim.errors import InputFileError
 from hwsim.ops.count import parameters
 from hwsim.report.plan import simple_table
+from hwsim.report.terminal import folded
 from hwsim.specs.base import Quantity
 from hwsim.specs.hardware import Accelerator, Cluster, Source
 from hwsim.specs.library import ACCELERATORS, CLUSTERS, MODELS, find, load_hardware, load_model, names
 from hwsim.units import show
 
 Columns = Mapping[str, str]
-LONG = 60
-"""Values longer than this are printed below the sheet."""
+LONG, PATH = 32, 66
+"""Values longer than the first are printed below the sheet, fields longer than the second over several lines."""
 VENDORS = ("NVIDIA", "AMD", "Google", "Intel", "AWS")
 """Makers that lead the list of accelerators; the others follow by name."""
 MODEL_COLUMNS = {
@@ -229,7 +230,7 @@ def fields_table(rows: Sequence[tuple[str, ...]]) -> Any:
 
     grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     for row in rows:
-        grid.add_row(row[0], *(cell.replace("[", "\\[") for cell in row[1:]))
+        grid.add_row(folded(row[0], PATH), *(cell.replace("[", "\\[") for cell in row[1:]))
     return grid
 
 

@@ -24,6 +24,7 @@ def fit_rows(fits: Sequence[Fit]) -> list[dict[str, Any]]:
             **_errors("outside", fit.outside),
             **({"relative": fit.relative, **_errors("unseen", fit.unseen)} if fit.unseen else {}),
             "values": fit.values,
+            "at_bound": list(fit.at_bound),
         }
         for fit in fits
     ]
@@ -33,6 +34,8 @@ def _errors(name: str, found: Errors) -> dict[str, float]:
     return {f"{name}_median": found.median, f"{name}_p90": found.p90, f"{name}_bias": found.bias}
 
 
+MOST = 1000.0
+"""Errors beyond this many times the measurement are shown with an exponent."""
 RECORD = ("kind", "profile", "place", "rows", "outside_median", "outside_p90")
 """Columns of the record that the scoreboard reads."""
 
@@ -81,6 +84,9 @@ def fits_view(fits: Sequence[Fit]) -> list[object]:
     unseen = [_unseen_line(fit, fit.unseen) for fit in fits if fit.unseen]
     if unseen:
         view += ["Devices left out: the relative's curve with the device's own data sheet", simple_table(unseen)]
+    bound = [_bound_line(fit) for fit in fits if fit.at_bound]
+    if bound:
+        view += ["Ended at a bound of the range: the rows ask for more, or say nothing of it", simple_table(bound)]
     return view
 
 
@@ -99,6 +105,11 @@ def _unseen_line(fit: Fit, unseen: Errors) -> dict[str, str]:
     return {"profile": fit.profile, "relative": fit.relative, "rows": f"{unseen.rows:,}", **_cells(unseen)}
 
 
+def _bound_line(fit: Fit) -> dict[str, str]:
+    place = fit.path if fit.path[0] == "kernels" else (*fit.path, *fit.values)
+    return {"profile": fit.profile, "place": ".".join(place), "coefficients": ", ".join(fit.at_bound)}
+
+
 def _cells(found: Errors) -> dict[str, str]:
     return {
         "median": _percent(found.median),
@@ -108,4 +119,6 @@ def _cells(found: Errors) -> dict[str, str]:
 
 
 def _percent(share: float, sign: str = "") -> str:
-    return f"{share:{sign}.1%}" if math.isfinite(share) else "n/a"
+    if not math.isfinite(share):
+        return "n/a"
+    return f"{share:{sign}z.1%}" if abs(share) < MOST else f"{100.0 * share:{sign}.1e}%"

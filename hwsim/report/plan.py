@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hwsim.report.terminal import bar
+from hwsim.report.terminal import bar, wrapped
 from hwsim.units import HOUR_S, TERA, show
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def time_bars(estimate: TrainingEstimate) -> Any:
     """Exposed parts of a step."""
     step = estimate.step_time_s
     low, high = estimate.step_time_low_s / step - 1.0, estimate.step_time_high_s / step - 1.0
-    title = f"Step {show(step, 's')} ({low:+.0%} to {high:+.0%})".replace("-", "−")
+    title = f"Step {show(step, 's')} ({low:+z.0%} to {high:+z.0%})".replace("-", "−")
     parts = {NAMES.get(name, name): (value, show(value, "s")) for name, value in estimate.time_s.items()}
     return _bars(title, {name: part for name, part in parts.items() if part[0] > NEGLIGIBLE * step}, step)
 
@@ -151,7 +151,7 @@ def cost_line(plan: Plan) -> str:
 def accuracy_line(estimate: TrainingEstimate) -> str:
     """Where the range of the step time comes from, and what the kernel curves rest on."""
     band, step = estimate.band, estimate.step_time_s
-    low, high = (f"{edge / step - 1.0:+.0%}" for edge in (estimate.step_time_low_s, estimate.step_time_high_s))
+    low, high = (f"{edge / step - 1.0:+z.0%}" for edge in (estimate.step_time_low_s, estimate.step_time_high_s))
     runs = f"{band['rows']} published runs of {band['groups']} models"
     span = f"{low} to {high} of the prediction".replace("-", "−")
     if band["measured"]:
@@ -184,7 +184,7 @@ def runners_up(plan: Plan) -> Any:
 
 
 def simple_table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """A table with numbers to the right and words to the left."""
+    """A table with numbers to the right and words to the left, long ones over several lines."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -192,8 +192,8 @@ def simple_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     for name in rows[0]:
         numbers = all(str(row[name])[:1] in "0123456789-+" or str(row[name]) == "n/a" for row in rows)
         table.add_column(name, justify="right" if numbers else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+    for row in wrapped(rows):
+        table.add_row(*row.values())
     return table
 
 

@@ -45,7 +45,7 @@ def group_line(group: Group) -> dict[str, str]:
         "left out": "" if group.left_out is None else f"{group.left_out:.1%}",
         "median": f"{group.median:.1%}",
         "worst": f"{group.worst:.0%}",
-        "bias": f"{group.bias:+.1%}",
+        "bias": f"{group.bias:+z.1%}",
         "in band": f"{group.coverage:.0%}",
         "tolerance": f"{group.tolerance:.1%}",
         "holds": "yes" if group.holds else "NO",
@@ -80,7 +80,7 @@ def row_line(row: Row) -> dict[str, str]:
         "on": f"{row.fact.devices} {row.fact.hardware}",
         "split": sizes,
         "metric": row.fact.metric.removesuffix("_per_device"),
-        "error": f"{row.error:+.0%}",
+        "error": f"{row.error:+z.0%}",
         "note": row.fact.note,
     }
 

@@ -30,10 +30,15 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     import csv
     import io
 
-    flat = [flatten(row) for row in rows]
+    flat = [{key: _cell(value) for key, value in flatten(row).items()} for row in rows]
     names = list(dict.fromkeys(key for row in flat for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A value as CSV has it: a list as its entries with commas between."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 PLAIN_WIDTH = 118
 WIDEST = 1000
+TABLE_WIDTH, LEAST_WIDTH, GAP = 120, 18, 2
+"""Widest table, narrowest column that a cell is broken for, and what lies between two columns. [character]"""
 FULL, EMPTY = "█", "░"
 ASCII = str.maketrans(
     {FULL: "#", EMPTY: ".", "·": "-", "–": "-", "×": "x", "─": "-", "━": "-", "…": ".", "±": "+-", "−": "-"}
@@ -43,6 +47,39 @@ def as_text(things: Sequence[Any], width: int = PLAIN_WIDTH, *, colour: bool = F
         needed = 0 if wraps else Measurement.get(console, console.options, thing).maximum
         console.print(thing, width=max(width, needed))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n") + "\n"
+
+
+def wrapped(rows: Sequence[Mapping[str, Any]], width: int = TABLE_WIDTH) -> list[dict[str, str]]:
+    """Rows of text, the longest cells broken into lines where a table of them would be wider than `width`.
+
+    Examples
+    --------
+    >>> wrapped([{"id": "a", "note": "forty two characters are more than thirty."}], 30)
+    [{'id': 'a', 'note': 'forty two characters are\\nmore than thirty.'}]
+    """
+    names = list(rows[0])
+    widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in names}
+    for name in sorted(names, key=lambda name: -widths[name]):
+        excess = sum(widths.values()) + GAP * len(names) - 1 - width
+        if excess > 0:
+            widths[name] = max(widths[name] - excess, min(widths[name], LEAST_WIDTH), len(name))
+    return [{name: "\n".join(wrap(str(row[name]), widths[name])) for name in names} for row in rows]
+
+
+def folded(path: str, width: int) -> str:
+    """A dotted path on lines of at most `width`, broken behind dots.
+
+    Examples
+    --------
+    >>> folded("cluster.tiers.nvlink", 14)
+    'cluster.tiers.\\n  nvlink'
+    """
+    lines = [""]
+    for part in re.split(r"(?<=\.)", path):
+        if lines[-1].strip() and len(lines[-1] + part) > width:
+            lines.append("  ")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def bar(part: float, whole: float, width: int) -> str:

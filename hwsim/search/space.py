@@ -20,6 +20,7 @@ from hwsim.errors import UsageError, did_you_mean, shorten
 from hwsim.formulas.pipeline import SCHEDULES
 from hwsim.ops.axes.tensor import divided_widths
 from hwsim.ops.stacks import segments
+from hwsim.specs.job import MODULES
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import CODES, ORDERS, RECOMPUTES, Strategies
 
@@ -284,6 +285,8 @@ def _pin_value(name: str, text: str) -> float:
     if name in CODES:
         if text not in CODES[name]:
             msg = f"--pin {name}={shorten(text)}: is none of {', '.join(CODES[name])}{did_you_mean(text, CODES[name])}"
+            if text in MODULES:
+                msg += " (a plan runs whole kinds of recompute; modules: hwsim estimate train --recompute)"
             raise UsageError(msg)
         return float(CODES[name].index(text))
     flags = {"true": 1.0, "false": 0.0, "on": 1.0, "off": 0.0}

@@ -14,6 +14,9 @@ from hwsim.specs.problems import SETTING, explain
 from hwsim.specs.reading import MAX_DEPTH, Document, FieldPath, expand, parse_yaml, read_yaml
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
+CHOSEN_BY = {"model": "--model", "framework": "--framework", "hardware": "--hardware", "accelerator": "--hardware",
+             "cluster": "--hardware"}  # fmt: skip
+"""What users try to choose by a setting, and the flag that chooses it."""
 Find = Callable[[str], Document]
 """Opens the preset of a name, or raises UsageError."""
 
@@ -152,7 +155,8 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Document]:
         parts = path.strip().split(".")
         if not equals or len(parts) < 2 or not all(parts):
             msg = f'--set {shorten(setting)}: expected path=value, e.g. --set accelerator.memory.bandwidth="4 TB/s"'
-            raise UsageError(msg)
+            flag = CHOSEN_BY.get(path.strip()) if value else None
+            raise UsageError(msg + (f" (to choose one: {flag} {printable(value.strip(), 60)})" if flag else ""))
         document = _setting(f"{SETTING}{printable(path.strip(), 100)}", parts[1:], value)
         known = documents.get(parts[0])
         documents[parts[0]] = overlay(known, document) if known else document

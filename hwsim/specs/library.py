@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hwsim.errors import InputFileError, UsageError, did_you_mean, printable, shorten
+from hwsim.specs.base import Spec
 from hwsim.specs.files import linked, looks_like_path, overlay, parse_overrides, resolve_extends, validate
 from hwsim.specs.hardware import Accelerator, Cluster, Hardware
-from hwsim.specs.job import Framework
+from hwsim.specs.job import Framework, TrainingJob
 from hwsim.specs.model import Model
 from hwsim.specs.reading import Document, expand, is_file, is_folder, read_yaml
 
 PACKAGE = Path(__file__).parent.parent
 DATA = PACKAGE / "data"
 ACCELERATORS, CLUSTERS, MODELS, FRAMEWORKS = "accelerators", "clusters", "models", "frameworks"
-OVERRIDE_ROOTS = ("accelerator", "cluster", "model", "framework", "job")
+OVERRIDE_ROOTS: Mapping[str, type[Spec]] = {
+    "accelerator": Accelerator, "cluster": Cluster, "model": Model, "framework": Framework, "job": TrainingJob,
+}  # fmt: skip
+"""What a setting changes, by the first part of its path."""
 CLUSTER_FIELDS = frozenset({"accelerator", "node", "tiers"})
 """Fields that clusters have and accelerators lack."""
 SEE = "see `hwsim hardware list`"
@@ -254,7 +258,9 @@ def split_settings(settings: str | Iterable[str]) -> dict[str, Document]:
     for root in documents:
         if root not in OVERRIDE_ROOTS:
             msg = f"--set {shorten(root)}: must start with one of {', '.join(OVERRIDE_ROOTS)}"
-            raise UsageError(msg + did_you_mean(root, OVERRIDE_ROOTS))
+            owners = [f"{owner}.{root}" for owner, spec in OVERRIDE_ROOTS.items() if root in spec.model_fields]
+            hint = f" - did you mean {' or '.join(owners)}?" if owners else did_you_mean(root, OVERRIDE_ROOTS)
+            raise UsageError(msg + hint)
     if "accelerator" in documents.get("cluster", Document({}, "")).data:
         msg = "--set cluster.accelerator: name the device with --hardware, change it with --set accelerator.FIELD=VALUE"
         raise UsageError(msg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -33,7 +34,9 @@ _WORDS = {
     "bool_parsing": _TRUTH,
     "literal_error": "must be {expected}",
     "greater_than_equal": "must be{range}",
+    "greater_than": "must be{range}",
     "less_than_equal": "must be{range}",
+    "less_than": "must be{range}",
     "too_short": "needs at least {min_length} entry",
     "too_long": "takes at most {max_length} entries",
     "string_too_short": "must not be empty",
@@ -42,6 +45,8 @@ _WORDS = {
     "invalid_key": "a field name must be text",
 }
 """pydantic's kinds of errors, for people."""
+_SIGNS = {"ge": "from", "gt": "above", "le": "at most", "lt": "below"}
+"""Limits of a field, in words."""
 
 
 def explain(spec: type[BaseModel], document: Document, problems: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -50,7 +55,10 @@ def explain(spec: type[BaseModel], document: Document, problems: Sequence[Mappin
     listed: set[FieldPath] = set()
     for problem in problems:
         path = _path(problem)
+        if problem["type"] == "too_short" and any(_path(other)[:-1][: len(path)] == path for other in problems):
+            continue  # its entries were not counted: what is wrong with them is said
         message = _unknown_field(spec, path, listed) if problem["type"] == "extra_forbidden" else _said(spec, problem)
+        message += _replaced_list(document, problem, listed) if problem["type"] == "missing" else ""
         shown = ".".join(printable(part, 60) for part in path[-8:]) or spec.__name__.lower()
         lines.append(f"{_place(document, path, problem)}: {shown}: {message}")
     return lines
@@ -83,6 +91,18 @@ def _unknown_field(spec: type[BaseModel], path: FieldPath, listed: set[FieldPath
     return f"unknown field{hint}"
 
 
+def _replaced_list(document: Document, problem: Mapping[str, Any], listed: set[FieldPath]) -> str:
+    """How to change one entry of a list that was written over a whole one, which the user may have meant; once."""
+    path, entry = tuple(problem["loc"])[:-1], problem["input"]
+    field = path[:-1]
+    sources = {place.rpartition(":")[0] for place in document.origin.values()}
+    if not path or not isinstance(path[-1], int) or len(sources) < 2 or field in listed:
+        return ""
+    listed.add(field)
+    name = entry.get("name", path[-1]) if isinstance(entry, Mapping) else path[-1]
+    return f" (a list replaces an inherited one whole; to change one entry: {field[-1]}: {{{printable(name)}: …}})"
+
+
 def _said(spec: type[BaseModel], problem: Mapping[str, Any]) -> str:
     """The message of a problem and the value it is about, each once."""
     value = problem.get("input")
@@ -97,11 +117,17 @@ def _said(spec: type[BaseModel], problem: Mapping[str, Any]) -> str:
 
 
 def _range(spec: type[BaseModel], path: FieldPath) -> str:
-    """`` from 1 to 10,000`` for a field with such limits."""
+    """`` from 1 to 10,000`` for a field with such limits, or for the entries of a list of them."""
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
     field = _fields_at(spec, path[:-1]).get(str(path[-1])) if path else None
-    low = max((m.ge for m in _metadata(field) if hasattr(m, "ge")), default=None)
-    high = min((m.le for m in _metadata(field) if hasattr(m, "le")), default=None)
-    return "" if low is None or high is None else f" from {low:,} to {high:,}"
+    found = {(sign, getattr(limit, sign)) for limit in _metadata(field) for sign in _SIGNS if hasattr(limit, sign)}
+    low = max((edge for edge in found if edge[0] in ("ge", "gt")), key=itemgetter(1), default=None)
+    high = min((edge for edge in found if edge[0] in ("le", "lt")), key=itemgetter(1), default=None)
+    if low is None or high is None:
+        return ""
+    to = "to" if (low[0], high[0]) == ("ge", "le") else f"and {_SIGNS[high[0]]}"
+    return f" {_SIGNS[low[0]]} {low[1]:,.10g} {to} {high[1]:,.10g}"
 
 
 def _metadata(annotated: Any) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -113,5 +114,9 @@ class Tier(Spec):
     def _torus_has_edges(self) -> Tier:
         if (self.kind == "torus") != bool(self.torus):
             msg = "torus: edge lengths are given for a torus tier and only there"
+            raise ValueError(msg)
+        if self.torus and self.size not in (None, prod(self.torus)):
+            edges = " x ".join(map(str, self.torus))
+            msg = f"torus {edges} is {prod(self.torus):,} devices, but size is {self.size:,}: they must agree"
             raise ValueError(msg)
         return self
