@@ -196,7 +196,7 @@ def _check(reader: Reader, fields: Fields) -> None:
     """Name the key of a number that contradicts another."""
     used = reader.used
     hidden, heads = fields.get("hidden"), fields.get("heads")
-    free = {"head_dim", "kv_rank"} & fields.keys()
+    free = {"head_dim", "kv_rank"} & fields.keys() or ("head_dim" in used and reader.get(used["head_dim"]) is not None)
     if not free and {"hidden", "heads"} <= used.keys() and hidden and heads and hidden % heads:
         hint = " or head_dim be given" if "head_dim" in used else ""
         reader.problem(used["heads"], f"{heads} must divide {used['hidden']} {hidden}{hint}")

@@ -150,11 +150,10 @@ def _mpt(reader: Reader, fields: Fields) -> None:
 
 
 def _gptj(reader: Reader, fields: Fields) -> None:
-    width = fields.get("hidden", 1) // fields.get("heads", 1)
-    rotary = reader.whole("rotary_dim", DERIVED) or width
-    if rotary > width:
+    rotary, width = reader.whole("rotary_dim", DERIVED), fields.get("hidden", 0) // fields.get("heads", 1)
+    if rotary and rotary > width > 0:
         reader.problem("rotary_dim", f"{rotary} is more than the {width} of a head")
-    fields["rotary_share"] = min(1.0, rotary / max(1, width))
+    fields["rotary_share"] = min(1.0, (rotary or width) / max(1, width)) or 1.0
 
 
 def _falcon(reader: Reader, fields: Fields) -> None:
@@ -196,10 +195,12 @@ def _encoder(reader: Reader, fields: Fields, **keys: str) -> None:
 def _t5(reader: Reader, fields: Fields, default: str = "relu") -> None:
     """The MLP is gated where feed_forward_proj says so; decoder layers default to those of the encoder."""
     _encoder(reader, fields, layers="num_layers")
+    fields.setdefault("layers", fields["encoder"].get("layers"))
     projection = default if reader.get("feed_forward_proj") is None else reader.get("feed_forward_proj")
-    if not isinstance(projection, str):
+    if isinstance(projection, str):
+        fields["gated"] = projection.startswith("gated-")
+    else:
         reader.problem("feed_forward_proj", 'must be text such as "relu" or "gated-gelu"')
-    fields["gated"] = str(projection).startswith("gated-")
 
 
 def _mt5(reader: Reader, fields: Fields) -> None:
@@ -225,8 +226,8 @@ def _image_positions(reader: Reader, fields: Fields) -> None:
 
 
 def _siglip(reader: Reader, fields: Fields) -> None:
-    if reader.flag("vision_use_head", default=True):
-        reader.problem("vision_use_head", "a head that pools by attention is not supported (only false)")
+    if reader.get("vision_use_head") is not False:
+        reader.problem("vision_use_head", "must be false: a head that pools by attention is not supported")
     _image_positions(reader, fields)
 
 
@@ -296,10 +297,10 @@ def _llava(reader: Reader, fields: Fields) -> None:
 
 def _gemma3_vision(reader: Reader, fields: Fields) -> None:
     found = _towered(reader, fields, ("gemma3_text",), ("siglip_vision_model",))
-    if not found:
+    if not found or not {"image", "patch"} <= found[0].keys():
         return
     tower, tokens = found[0], reader.whole("mm_tokens_per_image", 256) or 256
-    edge, side = tower.get("image", 1) // tower.get("patch", 1), math.isqrt(tokens)
+    edge, side = tower["image"] // tower["patch"], math.isqrt(tokens)
     if side**2 != tokens or edge < side or edge % side:
         reader.problem("mm_tokens_per_image", f"{tokens} is not a square that divides the {edge} x {edge} patches")
         return
@@ -427,10 +428,10 @@ _BERT = Family(
 )
 _ROBERTA = replace(_BERT, fixed=_BERT_STYLE | {"position_offset": 2}, rest=_roberta)
 _T5 = Family(
-    keys={"layers": "num_decoder_layers num_layers", "hidden": "d_model", "heads": "num_heads", "head_dim": "d_kv"}
+    keys={"layers": "num_decoder_layers", "hidden": "d_model", "heads": "num_heads", "head_dim": "d_kv"}
     | {"ffn": "d_ff", "vocab": "vocab_size", "max_positions": "n_positions"}
     | {"relative_buckets": "relative_attention_num_buckets"},
-    defaults={"max_positions": 512, "relative_buckets": 32},
+    defaults={"layers": DERIVED, "max_positions": 512, "relative_buckets": 32},
     fixed={"norm": "rmsnorm", "positions": "none"},
     tied=True,
     dropout={"dropout_rate": 0.1},
@@ -606,7 +607,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "glm4_moe": Family(
         keys=_LLAMA_KEYS | _DEEPSEEK_EXPERTS,
-        defaults=_DEEPSEEK_DEFAULTS,
+        defaults=_DEEPSEEK_DEFAULTS | _HEAD_DIM,
         fixed=_LLAMA_STYLE,
         flags=_fields("attention_bias", False, "qkv_bias") | _fields("use_qk_norm", False, "qk_norm"),
         rotary=(_ROTARY, 0.5),
