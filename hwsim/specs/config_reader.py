@@ -40,6 +40,7 @@ class Reader:
     """Model field -> the key it was read from."""
 
     def problem(self, key: str, message: str) -> None:
+        """Note what is wrong with a key, once."""
         line = f"{self.source}: {self.prefix}{key}: {message}"
         if line not in self.problems:
             self.problems.append(line)
@@ -76,7 +77,7 @@ class Reader:
         self.used[name] = key
         return self.whole(key, default, int(name not in _MAY_BE_ZERO), _limit(name))
 
-    def whole(self, key: str, default: int = REQUIRED, low: int = 1, high: int = 10**6) -> int | None:
+    def whole(self, key: str, default: int = REQUIRED, low: int = 1, high: int = 100_000) -> int | None:
         """The whole number under a key, or the default (DERIVED: none)."""
         value = self.get(key)
         if value is None:
@@ -92,12 +93,14 @@ class Reader:
         return None
 
     def flag(self, key: str, default: bool) -> bool:
+        """True or false under a key, or the default."""
         value = self.get(key)
         if value is not None and not isinstance(value, bool):
             self.problem(key, f"must be true or false, not {show(value)}")
         return value if isinstance(value, bool) else default
 
     def probability(self, key: str, default: float) -> float:
+        """A number between 0 and 1 under a key, or the default."""
         value = self.get(key)
         if value is None:
             return default

@@ -14,9 +14,12 @@ from typing import Any
 
 from hwsim.errors import InputFileError, did_you_mean, printable, shorten
 from hwsim.specs.config_reader import Family, Reader, read, show
-from hwsim.specs.families import FAMILIES
+from hwsim.specs.families import FAMILIES as TEXT_FAMILIES
 from hwsim.specs.reading import is_folder, read_text
+from hwsim.specs.vision_families import VISION_FAMILIES
 
+FAMILIES = TEXT_FAMILIES | VISION_FAMILIES
+"""By model_type."""
 _KNOWN_TYPES: dict[str, str] = {
     "its experts are laid out in a way not supported yet": "dbrx phimoe granitemoe ernie4_5_moe hunyuan_v1_moe "
     "jetmoe arctic grok-1 nllb-moe switch_transformers",

@@ -8,12 +8,12 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-import transformers
-
 
 def count(config: dict) -> tuple[int, str]:
     """Parameters of the class that a config names, and that name."""
+    import torch
+    import transformers
+
     name = config["architectures"][0]
     reference = getattr(transformers, name)
     fields = {key: value for key, value in config.items() if key not in ("architectures", "model_type", "auto_map")}
@@ -27,6 +27,8 @@ def count(config: dict) -> tuple[int, str]:
 
 
 def main() -> None:
+    import transformers
+
     configs = json.loads((Path(__file__).parent / "configs.json").read_text(encoding="utf-8"))
     for preset in sys.argv[1:] or sorted(configs):
         parameters, name = count(configs[preset])
