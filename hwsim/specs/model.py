@@ -210,7 +210,7 @@ class Vision(Spec):
     projector_bias: bool = True
     """They carry biases."""
     projector_norm: bool = False
-    """A norm stands before them (Qwen2-VL, Gemma 3)."""
+    """A norm of the decoder's kind, as wide as the tower, stands before them (Gemma 3)."""
     merge: Count = 1
     """Neighbouring patches joined into one token of the decoder (Qwen2-VL: 4)."""
     pool: Count = 1
