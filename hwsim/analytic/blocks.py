@@ -218,6 +218,8 @@ def block_cost(
     selective, full = np.asarray(recompute) == SELECTIVE, np.asarray(recompute) == FULL
 
     def repeated(everything: Numeric, chosen: Numeric) -> Numeric:
+        if _is_nothing(everything) and _is_nothing(chosen):
+            return 0.0
         return np.where(full, everything, np.where(selective, chosen, 0.0))
 
     return BlockCost(
@@ -249,6 +251,11 @@ def block_cost(
         dense=held.dense,
         experts=held.experts,
     )
+
+
+def _is_nothing(value: Numeric) -> bool:
+    """Whether no column went into a sum: an axis that nothing of the block uses."""
+    return isinstance(value, float) and value == 0.0
 
 
 def block_weights(operators: Sequence[Operator]) -> BlockCost:

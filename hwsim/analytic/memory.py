@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from hwsim.analytic.blocks import BlockCost, Weights
+from hwsim.analytic.blocks import NO_WEIGHTS, BlockCost, Weights
 from hwsim.formulas import pipeline
 from hwsim.formulas.types import Numeric
 from hwsim.ops.axes import data, expert
@@ -42,6 +42,11 @@ class StageBlocks:
     transient_bytes: tuple[Numeric, ...]
     """Gradients of activations alive inside one layer of each segment."""
 
+    @property
+    def has_experts(self) -> bool:
+        """Whether any block holds experts."""
+        return any(np.any(block.experts.parameters) for block in (*self.layers, self.head))
+
 
 @dataclass(frozen=True)
 class Share:
@@ -69,6 +74,8 @@ class Share:
 
         Tied embeddings are held once where a stage has both ends.
         """
+        if which == "experts" and not blocks.has_experts:
+            return NO_WEIGHTS
         held = getattr(blocks.embedding, which).times(self.embedding) + getattr(blocks.head, which).times(self.head)
         for count, layer in zip(self.layers, blocks.layers, strict=True):
             held = getattr(layer, which).times(count) + held
@@ -229,7 +236,8 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     groups = sum(np.where(size > 1, 1.0, 0.0) for size in (s.tp, s.cp, s.dp, s.pp, s.ep))
 
     def kept_of(stage: int, bytes_of: Callable[[Weights], Numeric]) -> Numeric:
-        return bytes_of(dense) * data.kept_fraction(stage, s) + bytes_of(routed) * expert_fraction(stage, s)
+        shared = bytes_of(dense) * data.kept_fraction(stage, s)
+        return shared + bytes_of(routed) * expert_fraction(stage, s) if blocks.has_experts else shared
 
     parts = {
         "weights": copies * kept_of(3, lambda weights: weight_bytes(weights, job)),
@@ -267,7 +275,9 @@ def _unsharded(blocks: StageBlocks, share: Share, s: Strategies, job: TrainingJo
             most = np.maximum(most, np.minimum(GATHERED_LAYERS, count) * whole)
         return most
 
-    dense = np.where((s.zero >= 3) & (s.shard > 1), at_a_time("dense") + outside, 0.0)
+    dense: Numeric = np.where((s.zero >= 3) & (s.shard > 1), at_a_time("dense") + outside, 0.0)
+    if not blocks.has_experts:
+        return dense
     return dense + np.where((s.zero >= 3) & (expert.shard(s) > 1), at_a_time("experts"), 0.0)
 
 
