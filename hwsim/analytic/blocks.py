@@ -167,8 +167,10 @@ class Machine:
     network: Network
     groups: dict[str, Group]
     interference: float
-    overlap: Mapping[str, float] = field(default_factory=dict)
-    """Axis to the share of its communication that runs beside compute."""
+    overlap_tensor: float = 0.0
+    """Share of tensor-parallel communication that runs beside its multiply."""
+    overlap_experts: float = 0.0
+    """Share of expert-parallel communication that runs beside the compute of another micro-batch."""
     _known: dict[tuple[str, str, int], tuple[Numeric, Numeric]] = field(default_factory=dict, repr=False)
     """Durations by kind, axis and payload object: a layer repeats few different collectives."""
 
@@ -215,6 +217,7 @@ def block_cost(
         inputs = operator.saved_bytes if operator.kept_bytes is None else operator.kept_bytes
         kept = kept + selected.keep * (inputs if selected.again else operator.saved_bytes)
     held = block_weights(operators)
+    forward, backward = forward.beside_others(machine), backward.beside_others(machine)
     selective, full = np.asarray(recompute) == SELECTIVE, np.asarray(recompute) == FULL
 
     def repeated(everything: Numeric, chosen: Numeric) -> Numeric:
@@ -298,7 +301,7 @@ class _Phase:
     compute_s: Numeric = 0.0
     weight_s: Numeric = 0.0
     memory_bound_s: Numeric = 0.0
-    kernels: float = 0.0
+    kernels: Numeric = 0.0
     flops: Numeric = 0.0
     tp_s: Numeric = 0.0
     """Exposed, like the next."""
@@ -314,6 +317,14 @@ class _Phase:
     def __add__(self, other: _Phase) -> _Phase:
         return _Phase(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
+    def beside_others(self, machine: Machine) -> _Phase:
+        """With part of the expert-parallel communication hidden behind the compute of another micro-batch."""
+        if not machine.overlap_experts:
+            return self
+        beside = machine.overlap_experts * self.ep_s
+        left = self.ep_s - beside + exposed_s(beside, self.compute_s, machine.interference)
+        return replace(self, ep_s=left)
+
     def share(self, part: float) -> _Phase:
         """Part of it."""
         return self if part == 1.0 else _Phase(**{f.name: getattr(self, f.name) * part for f in fields(self)})
@@ -324,7 +335,7 @@ def _phase(works: Sequence[Work], machine: Machine) -> _Phase:
     weight_s: Numeric = 0.0
     memory_bound_s: Numeric = 0.0
     flops: Numeric = 0.0
-    kernels = 0
+    kernels: Numeric = 0.0
     exposed: dict[str, Numeric] = dict.fromkeys(AXES, 0.0)
     hidden: dict[str, Numeric] = {}
     busy: dict[str, Numeric] = dict.fromkeys(AXES, 0.0)
@@ -332,7 +343,7 @@ def _phase(works: Sequence[Work], machine: Machine) -> _Phase:
     for work in works:
         if isinstance(work, Collective):
             axis, seconds = PART_OF.get(work.axis, work.axis), machine.collective_s(work)
-            beside = 1.0 if work.hidden else machine.overlap.get(axis, 0.0)
+            beside = 1.0 if work.hidden else machine.overlap_tensor if axis == "tp" else 0.0
             if beside:
                 hidden[axis] = hidden.get(axis, 0.0) + beside * seconds
             if beside < 1.0:
@@ -345,7 +356,7 @@ def _phase(works: Sequence[Work], machine: Machine) -> _Phase:
         weight_s = weight_s + (seconds if isinstance(work, Gemm) and work.weight_gradient else 0.0)
         memory_bound_s = memory_bound_s + bound_s
         flops = flops + work.flops
-        kernels += launches(work)
+        kernels = kernels + launches(work)
     for axis, seconds in hidden.items():
         exposed[axis] = exposed[axis] + exposed_s(seconds, compute_s, machine.interference)
     comm = [values[axis] for values in (exposed, busy, sent) for axis in AXES]

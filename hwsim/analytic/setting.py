@@ -83,7 +83,8 @@ class Setting:
             logit_traffic_bytes=framework.logit_traffic_bytes,
             imbalance=job.imbalance,
             capacity=job.capacity,
-            dispatch_once=framework.dispatch_once,
+            grouped=framework.grouped,
+            dispatch_domain=float(self.hardware.cluster.tiers[0].size or 1) if framework.dispatch_once else 0.0,
         )
 
     @cached_property

@@ -250,8 +250,8 @@ def block_machine(setting: Setting, s: Strategies) -> Machine:
     groups = net.axis_groups(s, ("tp", "cp"))
     if setting.model.experts:
         groups |= net.expert_groups(s, expert.copies(s), expert.shard(s))
-    overlap = {"tp": framework.overlap_tensor, "ep": framework.overlap_experts}
-    return Machine(setting.device, net, groups, framework.interference, overlap)
+    overlap = (framework.overlap_tensor, framework.overlap_experts)
+    return Machine(setting.device, net, groups, framework.interference, *overlap)
 
 
 def transient_bytes(kinds: list[Plan]) -> Numeric:

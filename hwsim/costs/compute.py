@@ -85,9 +85,9 @@ HALF = "bf16"
 """The dtype that a curve without a dtype of its own stands for."""
 
 
-def launches(work: Work) -> int:
+def launches(work: Work) -> Numeric:
     """Kernels the host enqueues for one piece of work."""
-    return work.kernels if isinstance(work, Stream) else 1
+    return work.kernels if isinstance(work, Stream | Gemm) else 1.0
 
 
 def device(

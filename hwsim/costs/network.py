@@ -192,6 +192,8 @@ def _on_tier(call: _Call, wire: Numeric, size: Numeric, link: Link, members: Num
     domains = members / inner.members
     width = _driven(call.kind, link, size) * link.bandwidth_bytes_per_s * _ways_out(call.kind, inner.members)
     length = _ring_length(link, domains)
+    if call.kind == "all_to_all":  # what goes to members of the same inner domain stays inside
+        wire = wire * ((size - inner.members) / np.maximum(size - 1.0, 1.0))
     best: Numeric = np.inf
     for protocol in call.protocols(link.tier):
         steps = collectives.steps(call.kind, protocol.algorithm, length)

@@ -68,8 +68,17 @@ def latent_projections(p: Plan) -> list[Operator]:
         p.linear("kv down", rows, latent, m.hidden, False),
         norm("kv latent norm", p, rows, m.kv_rank),
         with_collectives(up, p.boundary_of(latent).enter),
-        rotary(p, z.tokens * (z.heads + 1.0) * m.rope_dim),
+        assembly(p),
     ]
+
+
+def assembly(p: Plan) -> Operator:
+    """Rotary embedding of a part of each head, and queries, keys and values put together for the attention kernel."""
+    z = p.sizes
+    moved = 2.0 * z.tokens * z.heads * (2.0 * key_dim(p) + value_dim(p)) * p.formats.activation
+    return Operator(
+        "rope", (Stream(moved * p.formats.rope_passes, kernels=4),), (Stream(moved * p.formats.rope_passes, kernels=4),)
+    )
 
 
 def cross_part(p: Plan) -> list[Operator]:
@@ -109,7 +118,10 @@ def cross_core(p: Plan, there: Sizes) -> Operator:
 
 
 def fused_core(p: Plan, keys: Numeric, masked: float, inputs_bytes: Numeric) -> Operator:
-    """FlashAttention: saves q, k, v and the fp32 log-sum-exp of each row."""
+    """FlashAttention: saves q, k, v and the fp32 log-sum-exp of each row.
+
+    Backward kernels pad values to the width of keys where those differ (FlashAttention 2, cuDNN).
+    """
     m, z, e = p.model, p.sizes, p.formats.activation
     shares = z.context / z.seq  # balanced chunks: each device does an even part of the triangle of every sequence
     kv_heads = z.heads if m.is_mla else z.kv_heads
@@ -120,7 +132,7 @@ def fused_core(p: Plan, keys: Numeric, masked: float, inputs_bytes: Numeric) -> 
     return Operator(
         "attention",
         forward=(forward,),
-        backward=(replace(forward, backward=True),),
+        backward=(replace(forward, backward=True, head_dim=float(max(key_dim(p), value_dim(p)))),),
         saved_bytes=inputs_bytes + z.tokens * z.heads * FP32_BYTES,
         parameters=sinks,
         trained=sinks * p.formats.trains,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from hwsim.formulas.types import Numeric
 from hwsim.ops.axes import expert
 from hwsim.ops.operator import Copies, Operator
@@ -11,8 +13,8 @@ from hwsim.ops.parts import activation, norm, residual
 from hwsim.ops.plan import FP32_BYTES, Plan, with_collectives
 from hwsim.ops.work import Stream
 
-ROUTER_KERNELS = 6
-"""Softmax, top-k, counts, probabilities and the loss that balances experts."""
+ROUTER_KERNELS, PERMUTE_KERNELS = 30, 12
+"""Launches of softmax, top-k, counts, probabilities and the loss that balances experts; of putting rows in order."""
 
 
 def mlp_part(p: Plan) -> list[Operator]:
@@ -39,11 +41,11 @@ def expert_part(p: Plan) -> list[Operator]:
     m, z, e = p.model, p.sizes, p.formats.activation
     rows, width = z.residual_tokens, float(m.hidden)
     routed = rows * m.experts_per_token
-    sent = rows * expert.destinations(m.experts_per_token, p.s, p.habits.dispatch_once) * width
+    sent = rows * expert.destinations(m.experts_per_token, p.habits.dispatch_domain, p.s) * width
     padded = (p.habits.capacity or p.habits.imbalance) * routed * p.s.etp
     each = padded / z.experts
     gathered, columns = padded * width, z.expert_ffn * (2.0 if m.gated else 1.0)
-    copies = Copies(z.experts)
+    copies = Copies(z.experts, 1.0 if p.habits.grouped else z.experts)
     up = p.linear("expert up", each, columns, m.hidden, m.mlp_bias, padded, copies)
     down = p.linear("expert down", each, m.hidden, z.expert_ffn, m.mlp_bias, padded, copies)
     return [
@@ -90,8 +92,12 @@ def shared_experts(p: Plan) -> list[Operator]:
 
 
 def _permute(name: str, p: Plan, exchange: expert.Exchange, read: Numeric, written: Numeric) -> Operator:
-    """Rows put in the order of their experts (or back), and sent; backward the way back."""
-    moved = Stream((read + written) * p.formats.activation, kernels=2)
+    """Rows put in the order of their experts (or back), and sent; backward the way back.
+
+    What comes from several devices for several experts is put in order once more.
+    """
+    several = 2.0 * np.maximum(read, written) * ((p.s.ep > 1) & (p.sizes.experts > 1))
+    moved = Stream((read + written + several) * p.formats.activation, kernels=PERMUTE_KERNELS)
     return Operator(name, (moved, *exchange), (*reversed(exchange), moved))
 
 

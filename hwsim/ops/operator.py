@@ -80,6 +80,8 @@ class Copies:
     """How many experts a multiply serves at once, each with weights of its own."""
 
     count: Numeric
+    kernels: Numeric = 1.0
+    """Launches that takes."""
 
 
 def linear(
@@ -100,16 +102,15 @@ def linear(
     """
     read, wrote = formats.gemm_input, formats.activation
     count: Numeric = 1.0 if copies is None else copies.count
-    inputs_gradient = Gemm(rows, inner, out, count, input_bytes=read, output_bytes=wrote)
-    forward = Gemm(rows, out, inner, count, input_bytes=read, output_bytes=wrote)
+    kernels: Numeric = 1.0 if copies is None else copies.kernels
+    inputs_gradient = Gemm(rows, inner, out, count, read, wrote, kernels=kernels)
+    forward = Gemm(rows, out, inner, count, read, wrote, kernels=kernels)
     matrix = count * out * inner if copies else 1.0 * out * inner
     biases = (count * out if copies else out) if bias else 0.0
     everything = matrix + biases
     saved = 1.0 * saved_rows * inner * formats.saved
     if formats.trains:
-        weight_gradient = Gemm(
-            out, inner, rows, count, input_bytes=read, output_bytes=formats.gradient, weight_gradient=True
-        )
+        weight_gradient = Gemm(out, inner, rows, count, read, formats.gradient, weight_gradient=True, kernels=kernels)
         bias_gradient = (Stream(count * rows * out * wrote if copies else 1.0 * rows * out * wrote),) if bias else ()
         added = (Stream(matrix * formats.added),) if formats.added else ()
         backward = (inputs_gradient, weight_gradient, *added, *bias_gradient)

@@ -32,8 +32,10 @@ class Habits:
     """Rows that the busiest device's experts get, over the mean."""
     capacity: float = 0.0
     """Rows that every expert is padded or cut to, over the mean; 0: as many as come (dropless)."""
-    dispatch_once: bool = False
-    """A token travels once to each device that holds any of its experts, not once per expert."""
+    grouped: bool = True
+    """Experts on one device are multiplied by one kernel; if not, by one kernel each."""
+    dispatch_domain: float = 0.0
+    """Devices that a token travels to once, whatever number of its experts they hold; 0: once per expert."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ class Gemm:
     output_bytes: float = 2.0
     weight_gradient: bool = False
     """Needs no successor: zero-bubble schedules move it into the bubble."""
+    kernels: Numeric = 1.0
+    """Launches that it takes."""
 
     @property
     def flops(self) -> Numeric:

@@ -163,7 +163,9 @@ class Framework(Spec):
     overlap_experts: Share = 0.0
     """Share of the expert-parallel communication that runs beside the compute of other operators."""
     dispatch_once: bool = False
-    """A token travels once to each device that holds any of its experts (DeepEP), not once per expert."""
+    """A token travels once to each node that holds any of its experts, not once per expert (DeepEP)."""
+    grouped: bool = True
+    """Experts on one device are multiplied by one kernel; if not, by one kernel each (Transformer Engine)."""
     early_stop: bool = False
     """Full recompute ends when the backward pass has what it needs: a layer's last multiply is not run again."""
     accumulation: Literal["fused", "separate", "none"] = "fused"

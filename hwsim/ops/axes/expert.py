@@ -29,14 +29,16 @@ def shard(s: Strategies) -> Numeric:
     return np.maximum(np.minimum(s.shard * s.tp / (s.ep * s.etp), copies(s)), 1.0)
 
 
-def destinations(experts_per_token: int, s: Strategies, once: bool) -> Numeric:
-    """Copies of a token's row that leave for other devices or stay: one per expert, or one per device (`once`).
+def destinations(experts_per_token: int, domain: float, s: Strategies) -> Numeric:
+    """Copies of a token's row that are sent: one per expert, or one per domain of devices that holds any of them.
 
-    Experts are drawn evenly: a token needs ``ep (1 - (1 - 1/ep)^k)`` different devices on average.
+    `domain`: devices that pass rows on among themselves (a node, for DeepEP), 0 where nobody does. Experts are drawn
+    evenly: of n domains a token needs ``n (1 - (1 - 1/n)^k)`` on average.
     """
-    if not once:
+    if not domain:
         return float(experts_per_token) * np.ones_like(s.ep)
-    return s.ep * (1.0 - (1.0 - 1.0 / s.ep) ** experts_per_token)
+    spans = np.where(s.ep * s.etp > domain, s.ep * s.etp / domain, s.ep)
+    return spans * (1.0 - (1.0 - 1.0 / spans) ** experts_per_token)
 
 
 def dispatch(row_bytes: Numeric, gathered_bytes: Numeric, s: Strategies) -> Exchange:
