@@ -65,7 +65,10 @@ class Setting:
         }[framework.accumulation]
         saved = numbers.gemm_input if framework.saves_quantised else numbers.activation
         gathered = numbers.gemm_input if framework.gathers_quantised else numbers.activation
-        whole = Formats(numbers.activation, numbers.gemm_input, saved, gathered, *moved, **passes)
+        whole = Formats(
+            numbers.activation, numbers.gemm_input, saved, gathered, *moved, **passes,
+            statistics=framework.statistics_bytes,
+        )  # fmt: skip
         adapters = self.job.method != "full"
         unpacked = self.job.frozen_bytes + numbers.wire if self.job.method == "qlora" else 0.0
         frozen = replace(whole, trains=False, rank=self.job.rank * adapters, unpack_bytes=unpacked)

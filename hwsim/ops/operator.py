@@ -67,6 +67,8 @@ class Formats:
     activation_passes: float = 1.0
     rope_passes: float = 1.0
     score_passes: float = 1.0
+    statistics: float = 0.0
+    """Bytes of each number saved per row of a norm (mean and deviation; RMSNorm one); 0: made again."""
     trains: bool = True
     """Weights get gradients; if not they are frozen."""
     rank: int = 0

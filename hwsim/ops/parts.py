@@ -14,7 +14,8 @@ def norm(name: str, p: Plan, rows: Numeric, width: int) -> Operator:
     size = rows * width * p.formats.activation
     forward, backward = norm_streams(p, size, kernels=1)
     weights = width * (2.0 if shift else 1.0)
-    return Operator(name, (forward,), (backward,), size, weights, trained=weights * p.formats.trains)
+    saved = size + rows * p.formats.statistics * (2.0 if p.model.norm == "layernorm" else 1.0)
+    return Operator(name, (forward,), (backward,), saved, weights, trained=weights * p.formats.trains)
 
 
 def norm_streams(p: Plan, size: Numeric, kernels: int) -> tuple[Stream, Stream]:

@@ -156,6 +156,8 @@ class Framework(Spec):
     """What selective recompute means: operator of a layer to what is run again and what is kept."""
     saves_quantised: bool = True
     """A multiply saves its inputs for the backward pass in the format it multiplies (fp8, fp4), not as activations."""
+    statistics_bytes: Annotated[float, Field(ge=0, le=8)] = 0.0
+    """Bytes of each number that a norm saves per row; 0: they are left out."""
     gathers_quantised: bool = True
     """Tensor-parallel peers gather the residual stream in the format it is multiplied in (fp8, fp4)."""
     overlap_tensor: Share = 0.0
