@@ -17,7 +17,16 @@ from hwsim.formulas.types import Numeric
 from hwsim.ops.axes.tensor import divided_widths
 from hwsim.search.space import divisors
 from hwsim.specs.hardware import Cluster
-from hwsim.specs.job import MODULES, AttentionName, MethodName, ModuleName, OptimizerName, PrecisionName, StackName
+from hwsim.specs.job import (
+    MODULES,
+    AttentionName,
+    MethodName,
+    ModuleName,
+    OffloadName,
+    OptimizerName,
+    PrecisionName,
+    StackName,
+)
 from hwsim.specs.model import Model
 from hwsim.specs.reading import Document
 from hwsim.specs.strategy import CODES, COLUMN_NAMES, RECOMPUTES, Strategies, strategies
@@ -33,7 +42,9 @@ WHOLE = {"rank": 10**5, "source_len": MAX_SEQ_LEN, "seq_len": MAX_SEQ_LEN, "glob
 """Job fields that are whole numbers from 1, and the largest."""
 REAL = {"images": (0.0, 1e4), "imbalance": (1.0, 1e3), "capacity": (0.0, 1e3)}
 """Job fields that are numbers within a range."""
-JOB_ALONE = (*CHOICES, "graphs", "rank", "source_len", *REAL, "frozen")
+LISTS = {"frozen": get_args(StackName), "offload": get_args(OffloadName)}
+"""Job fields that list some of these names."""
+JOB_ALONE = (*CHOICES, "graphs", "rank", "source_len", *REAL, *LISTS)
 """Job fields that are no strategy columns."""
 JOB = (*JOB_ALONE, "seq_len", "global_batch")
 """Job fields that flags, keyword arguments and ``--set job.NAME=VALUE`` give."""
@@ -234,8 +245,8 @@ def job_fields(given: MutableMapping[str, Any]) -> dict[str, Any]:
             if numbers(name, value, *REAL[name]).ndim:
                 msg = f"{name}: must be one number, not {shorten(value)}"
                 raise UsageError(msg)
-        elif name == "frozen":
-            job[name] = tuple(choice("frozen", item, get_args(StackName)) for item in listed("frozen", value))
+        elif name in LISTS:
+            job[name] = tuple(choice(name, item, LISTS[name]) for item in listed(name, value))
         elif name != "graphs":
             whole(name, value, WHOLE[name])
     return job

@@ -68,6 +68,9 @@ def make_setting(
     wanted.setdefault("global_batch", usual_batch(wanted["seq_len"], gpus))
     asked = TrainingJob(framework=habits, modules=modules, **wanted)
     device(machine.accelerator, asked.numbers.compute)
+    if asked.offload and machine.accelerator.host_bandwidth is None:
+        msg = f"offload: {machine.accelerator.name} has no host_bandwidth (--set accelerator.host_bandwidth='64 GB/s')"
+        raise UsageError(msg)
     return Setting(spec, machine, asked, gpus)
 
 

@@ -199,7 +199,7 @@ def test_what_nobody_measured_says_so_and_gets_the_widest_band():
     assert every["any"].rows == max(band.rows for band in every.values())
     assert unknown.step_time_low_s <= every["any"].low * unknown.step_time_s
     assert unknown.step_time_high_s >= every["any"].high * unknown.step_time_s
-    assert stored.family("nothing", "nobody") == ("any", every["any"])
+    assert stored.family("nothing", "nobody", False) == ("any", every["any"])
     assert all(0 < band.low < 1 < band.high for band in every.values())
 
 

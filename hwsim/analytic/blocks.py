@@ -35,8 +35,8 @@ class Weights:
     """Trained ones in the matrices of layers."""
     factors: Numeric = 0.0
     """Rows and columns of trained matrices, and the length of trained vectors."""
-    frozen_matrices: Numeric = 0.0
-    """Those that are not trained and may be stored in a format of their own."""
+    quantised: Numeric = 0.0
+    """Frozen ones that are stored in a format of their own."""
 
     def __add__(self, other: Weights) -> Weights:
         return Weights(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
@@ -290,7 +290,7 @@ def _weights(operators: Sequence[Operator]) -> Weights:
         total(operators, "trained_parameters"),
         total(operators, "trained_matrices"),
         total(operators, "factors"),
-        total(operators, "frozen_matrices"),
+        total(operators, "quantised"),
     )
 
 

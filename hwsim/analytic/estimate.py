@@ -137,7 +137,7 @@ def _values(
     job, hardware = setting.job, setting.hardware
     status = hardware.accelerator.kernels.status
     step = added(time_s[part] for part in TIME_PARTS)
-    name, band = family(job.framework.name, hardware.accelerator.family)
+    name, band = family(job.framework.name, hardware.accelerator.family, setting.model.experts > 0)
     if job.modules and strategy["recompute"] == "selective":
         strategy["recompute"] = ",".join(job.modules)
     ordered = {name: strategy.pop(name) for name in CONTRACT_STRATEGY}
@@ -160,7 +160,7 @@ def _values(
         "step_time_high_s": step * band.high,
         "band": {
             "family": name,
-            "measured": name == f"{job.framework.name} on {hardware.accelerator.family}",
+            "measured": " on " in name,
             "coverage": round(band.coverage, 4),
             "rows": band.rows,
             "groups": band.groups,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, cast
 
@@ -23,6 +23,10 @@ PARTS = ("weights", "gradients", "optimizer", "activations", "workspace", "runti
 GATHERED_LAYERS = 2.0
 """Unsharded layers that ZeRO 3 keeps at a time: the one in use and the one fetched ahead. What lies outside the layers
 stays whole from its forward to its backward pass."""
+
+
+HELD_LAYERS = 3.0
+"""Layers that stay on the device when the rest is kept in the host's memory: in use, coming, going."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ class Share:
         """
         if which == "experts" and not blocks.has_experts:
             return NO_WEIGHTS
-        held = getattr(blocks.embedding, which).times(self.embedding) + getattr(blocks.head, which).times(self.head)
+        ends = getattr(blocks.embedding, which).times(self.embedding) + getattr(blocks.head, which).times(self.head)
+        held = replace(ends, matrices=0.0)
         for count, layer in zip(self.layers, blocks.layers, strict=True):
             held = getattr(layer, which).times(count) + held
         if which == "experts":
@@ -205,15 +210,15 @@ def state_bytes(weights: Weights, job: TrainingJob) -> Numeric:
 
 def weight_bytes(weights: Weights, job: TrainingJob) -> Numeric:
     """Weights as they are stored, before ZeRO. [byte]"""
-    plain = weights.parameters - weights.trained - weights.frozen_matrices
-    frozen = plain * job.numbers.wire + weights.frozen_matrices * job.frozen_bytes
+    plain = weights.parameters - weights.trained - weights.quantised
+    frozen = plain * job.numbers.wire + weights.quantised * job.frozen_bytes
     return weights.trained * job.numbers.weight + frozen
 
 
 def gathered_bytes(weights: Weights, job: TrainingJob) -> Numeric:
     """Weights as ZeRO 3 gathers them. [byte]"""
-    plain = weights.parameters - weights.frozen_matrices
-    return plain * job.numbers.wire + weights.frozen_matrices * job.frozen_bytes
+    plain = weights.parameters - weights.quantised
+    return plain * job.numbers.wire + weights.quantised * job.frozen_bytes
 
 
 def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: TrainingJob) -> StageMemory:
@@ -223,6 +228,8 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     sets = pipeline.in_flight_chunks(s.pp, s.vpp, s.micro_batches, share.stage, s.schedule)
     kept = added([count * layer.saved_bytes for count, layer in zip(share.layers, blocks.layers, strict=True)])
     saved = kept / s.vpp * sets
+    if "activations" in job.offload:
+        saved = np.minimum(saved, HELD_LAYERS * _largest(blocks, share, "saved_bytes"))
     interleaved = s.vpp > 1
     first_sets = np.where(interleaved, np.minimum(2.0 * s.pp, s.micro_batches), sets)
     start = share.embedding * blocks.embedding.saved_bytes * first_sets
@@ -247,6 +254,12 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
         "workspace": workspace,
         "runtime": np.zeros_like(groups) + framework.library_workspace,
     }
+    few = HELD_LAYERS * _largest(blocks, share, "parameters")
+    if "optimizer" in job.offload:
+        parts["optimizer"] = np.zeros_like(groups)
+        parts["gradients"] = np.minimum(parts["gradients"], few * framework.gradient_bytes)
+    if "weights" in job.offload:
+        parts["weights"] = np.minimum(parts["weights"], few * job.numbers.wire)
     lasting = parts["weights"] + parts["gradients"] + parts["optimizer"] + parts["runtime"]
     phases = {
         "forward": lasting + parts["activations"] + buffers + loss,
@@ -279,6 +292,14 @@ def _unsharded(blocks: StageBlocks, share: Share, s: Strategies, job: TrainingJo
     if not blocks.has_experts:
         return dense
     return dense + np.where((s.zero >= 3) & (expert.shard(s) > 1), at_a_time("experts"), 0.0)
+
+
+def _largest(blocks: StageBlocks, share: Share, name: str) -> Numeric:
+    """The largest value of a quantity among the layers of a stage."""
+    most: Numeric = 0.0
+    for count, layer in zip(share.layers, blocks.layers, strict=True):
+        most = np.maximum(most, np.where(count > 0, getattr(layer, name), 0.0))
+    return most
 
 
 def _rerun_bytes(blocks: StageBlocks, share: Share) -> Numeric:

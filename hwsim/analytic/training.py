@@ -23,13 +23,23 @@ from hwsim.analytic.communication import (
 )
 from hwsim.analytic.counted import recomputed_flops, step_flops
 from hwsim.analytic.distinct import per_distinct
-from hwsim.analytic.memory import Memory, Share, Stage, StageBlocks, memory, stage_shares
+from hwsim.analytic.memory import (
+    Memory,
+    Share,
+    Stage,
+    StageBlocks,
+    expert_fraction,
+    memory,
+    stage_shares,
+    weight_bytes,
+)
 from hwsim.analytic.setting import Setting, model_plan, tied_parameters
 from hwsim.costs.energy import energy_j
 from hwsim.costs.money import cost_usd
 from hwsim.costs.network import axis_stride
 from hwsim.formulas import pipeline
 from hwsim.formulas.stragglers import slowest_of
+from hwsim.formulas.training import exposed_s, host_update_s
 from hwsim.formulas.types import Numeric
 from hwsim.ops import block as block_ops
 from hwsim.ops.axes import context, data, expert, tensor
@@ -40,7 +50,8 @@ from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
 
 TIME_PARTS = (
-    "forward", "backward", "recompute", "tp", "cp", "ep", "pp", "dp", "bubble", "optimizer", "launch", "straggler",
+    "forward", "backward", "recompute", "tp", "cp", "ep", "pp", "dp", "bubble", "optimizer", "offload", "launch",
+    "straggler",
 )  # fmt: skip
 TRAFFIC_AXES = ("tp", "pp", "dp", "cp", "ep")
 
@@ -183,7 +194,8 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
         "pp": exposed_sends(setting, s, sends.send_s, beat),
         "dp": exposed_data(setting, s, gradients, beat),
         "bubble": bubble(blocks, s, beat, host),
-        "optimizer": gradients.optimizer_s,
+        "optimizer": gradients.optimizer_s * float("optimizer" not in setting.job.offload),
+        "offload": offload_s(setting, s, micro_batch, beat),
         "launch": steps * beat.waiting_s + framework.step_host,
     }
     step: Numeric = 0.0
@@ -210,6 +222,29 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
         data_bytes=reduced,
         talk=(micro_batch, gradients, sends),
     )
+
+
+def offload_s(setting: Setting, s: Strategies, stage: Stage, beat: Pace) -> Numeric:
+    """Seconds per step that nothing hides of moving what is kept in the host's memory, and of updating it there.
+
+    Activations go in the forward pass and come back in the backward pass, weights come in both; gradients go and
+    updated weights come after the last one.
+    """
+    job, rate = setting.job, setting.hardware.accelerator.host_bandwidth
+    if not job.offload or rate is None:
+        return 0.0
+    moved = stage.saved_bytes * float("activations" in job.offload)
+    for which in ("dense", "experts"):
+        moved = moved + weight_bytes(stage.share.weights(stage.blocks, which), job) * float("weights" in job.offload)
+    forward = exposed_s(moved / rate, beat.forward_s, 0.0)
+    backward = exposed_s(moved / rate, beat.backward_s, 0.0)
+    updated = sum(
+        stage.share.weights(stage.blocks, which).trained * kept
+        for which, kept in (("dense", data.kept_fraction(1, s)), ("experts", expert_fraction(1, s)))
+    )
+    swapped = updated * (job.framework.reduce_bytes + job.numbers.wire) / rate
+    update = swapped + host_update_s(updated * np.minimum(setting.hardware.cluster.node.devices, s.devices))
+    return s.micro_batches * (forward + backward) + update * float("optimizer" in job.offload)
 
 
 def host_of(setting: Setting) -> Host:

@@ -73,6 +73,7 @@ def train(
     method: o.MethodFlag = None,
     rank: o.RankFlag = None,
     frozen: o.FrozenFlag = None,
+    offload: o.OffloadFlag = None,
     source_len: o.SourceFlag = None,
     images: o.ImagesFlag = None,
     imbalance: o.ImbalanceFlag = None,
@@ -98,8 +99,8 @@ def train(
     )  # fmt: skip
     job = o.given(
         precision=precision, attention=attention, optimizer=optimizer, graphs=graphs, framework=framework,
-        method=method, rank=rank, frozen=frozen, source_len=source_len, images=images, imbalance=imbalance,
-        capacity=capacity,
+        method=method, rank=rank, frozen=frozen, offload=offload,
+        source_len=source_len, images=images, imbalance=imbalance, capacity=capacity,
     )  # fmt: skip
     result = hwsim.estimate_training(model, hardware, gpus, settings=settings, profiles=profiles, **strategy, **job)
     if not result.fits:

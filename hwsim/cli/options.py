@@ -102,6 +102,10 @@ RankFlag = Annotated[int | None, typer.Option("--rank", help="Of the adapters (d
 FrozenFlag = Annotated[
     str | None, typer.Option("--frozen", help="Stacks that are not trained: vision,encoder.", rich_help_panel=JOB)
 ]
+OffloadFlag = Annotated[
+    str | None,
+    typer.Option("--offload", help="Kept in the host's memory: optimizer,activations,weights.", rich_help_panel=JOB),
+]
 SourceFlag = Annotated[
     int | None, typer.Option("--source-len", help="Tokens an encoder reads per sequence.", rich_help_panel=JOB)
 ]

@@ -27,6 +27,7 @@ def plan(
     method: o.MethodFlag = None,
     rank: o.RankFlag = None,
     frozen: o.FrozenFlag = None,
+    offload: o.OffloadFlag = None,
     source_len: o.SourceFlag = None,
     images: o.ImagesFlag = None,
     imbalance: o.ImbalanceFlag = None,
@@ -67,8 +68,8 @@ def plan(
 
     job = o.given(
         global_batch=global_batch, seq_len=seq_len, precision=precision, attention=attention, optimizer=optimizer,
-        graphs=graphs, framework=framework, method=method, rank=rank, frozen=frozen, source_len=source_len,
-        images=images, imbalance=imbalance, capacity=capacity,
+        graphs=graphs, framework=framework, method=method, rank=rank, frozen=frozen, offload=offload,
+        source_len=source_len, images=images, imbalance=imbalance, capacity=capacity,
     )  # fmt: skip
     budget = o.count("--tokens", tokens)
     asked = o.given(tokens=budget, target_days=target_days, target_tokens_per_s=target_tokens_per_s)

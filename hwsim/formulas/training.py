@@ -86,6 +86,26 @@ def adam_bytes(
     return 1.0 * parameters * (2.0 * gradient_bytes + 2.0 * (updated + state_bytes) + copied)
 
 
+def host_update_s(parameters: Numeric) -> Numeric:
+    """Time of a vectorised Adam on the processors of one node. [s]
+
+    Parameters
+    ----------
+    parameters : numeric
+        Parameters that the node updates. [-]
+
+    References
+    ----------
+    .. [1] J. Ren et al., "ZeRO-Offload", ATC 2021, table 4: 2.6 s for 10 billion parameters.
+
+    Examples
+    --------
+    >>> round(float(host_update_s(10e9)), 2)
+    2.6
+    """
+    return 0.26e-9 * parameters
+
+
 def exposed_s(communication_s: Numeric, compute_s: Numeric, interference: Numeric) -> Numeric:
     """What a communication that runs beside a computation adds to it. [s]
 

@@ -36,7 +36,7 @@ def plain_projections(p: Plan) -> list[Operator]:
     """Queries, keys and values in one multiply, head norms, rotary embedding."""
     m, z = p.model, p.sizes
     width, keys = z.heads * m.head_dim, z.kv_heads * m.head_dim
-    qkv = p.linear("qkv", z.tokens, width + 2.0 * keys, m.hidden, m.qkv_bias, z.residual_tokens)
+    qkv = p.linear("qkv", z.tokens, width + 2.0 * keys, m.hidden, m.qkv_bias, z.residual_tokens, parts=3)
     turned = z.tokens * (width + keys) * m.rotary_share
     return [
         with_collectives(qkv, p.boundary.enter),
@@ -91,7 +91,7 @@ def cross_part(p: Plan) -> list[Operator]:
     m, z, there = p.model, p.sizes, p.source.sizes
     width = z.heads * m.head_dim
     queries = p.linear("cross q", z.tokens, width, m.hidden, m.qkv_bias, z.residual_tokens)
-    keys = p.linear("cross kv", there.tokens, kv_width(p), p.source.model.hidden, m.qkv_bias)
+    keys = p.linear("cross kv", there.tokens, kv_width(p), p.source.model.hidden, m.qkv_bias, parts=2)
     output = p.linear("cross output", z.tokens, m.hidden, width, m.output_bias, z.tokens)
     return [
         norm("cross norm", p, z.residual_tokens, m.hidden),

@@ -48,8 +48,18 @@ def look_up(p: Plan, width: int) -> list[Operator]:
         saved_bytes=masked,
         parameters=weights,
         trained=weights * p.formats.trains,
+        sides=table_sides(p, width) * p.formats.trains,
     )
     return [with_collectives(found, p.boundary_of(width).leave)]
+
+
+def table_sides(p: Plan, width: int) -> Numeric:
+    """Rows and columns of the tables that are looked up."""
+    m = p.model
+    tables = [(0.0 if p.stack == "encoder" else p.sizes.vocab, width), (m.token_types, m.hidden)]
+    tables.append((m.max_positions + m.position_offset if m.positions == "learned" else 0, m.hidden))
+    tables.append((m.relative_buckets, p.sizes.heads))
+    return sum((rows + columns) * (rows != 0) for rows, columns in tables)
 
 
 def position_parameters(p: Plan) -> Numeric:

@@ -21,7 +21,7 @@ def mlp_part(p: Plan) -> list[Operator]:
     """Norm, up (and gate) projection, activation, down projection, residual add."""
     m, z = p.model, p.sizes
     columns = z.ffn * (2.0 if m.gated else 1.0)
-    up = p.linear("mlp up", z.tokens, columns, m.hidden, m.mlp_bias, z.residual_tokens)
+    up = p.linear("mlp up", z.tokens, columns, m.hidden, m.mlp_bias, z.residual_tokens, parts=1 + m.gated)
     down = p.linear("mlp down", z.tokens, m.hidden, z.ffn, m.mlp_bias, z.tokens)
     return [
         *_norm_before(p),
@@ -80,7 +80,7 @@ def shared_experts(p: Plan) -> list[Operator]:
     """A dense MLP that every token goes through."""
     m, z = p.model, p.sizes
     columns = z.shared_ffn * (2.0 if m.gated else 1.0)
-    up = p.linear("shared up", z.tokens, columns, m.hidden, m.mlp_bias)
+    up = p.linear("shared up", z.tokens, columns, m.hidden, m.mlp_bias, parts=1 + m.gated)
     down = p.linear("shared down", z.tokens, m.hidden, z.shared_ffn, m.mlp_bias, z.tokens)
     gate = p.linear("shared gate", z.residual_tokens, 1.0, m.hidden, False)
     return [

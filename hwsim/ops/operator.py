@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hwsim.formulas.types import Numeric
 from hwsim.ops.work import Gemm, Stream, Work
@@ -28,8 +28,8 @@ class Operator:
     """Trained weights of multiplies. [-]"""
     sides: Numeric | None = None
     """Rows and columns of trained matrices, length of trained vectors; none: vectors alone. [-]"""
-    frozen_matrices: Numeric = 0.0
-    """Weights of frozen multiplies, among `parameters`, which may be stored quantised. [-]"""
+    quantised: Numeric = 0.0
+    """Frozen weights, among `parameters`, that are stored in a format of their own. [-]"""
     experts: bool = False
     """Its weights belong to experts, which are spread over devices in a way of their own."""
     last: bool = False
@@ -74,7 +74,12 @@ class Formats:
     rank: int = 0
     """Of low-rank adapters beside frozen multiplies; 0: none."""
     unpack_bytes: float = 0.0
-    """Moved per frozen weight to unpack it from its stored format before each multiply."""
+    """Moved per frozen weight to unpack it before each multiply; 0: it is stored as it is used."""
+
+    @property
+    def outside(self) -> Formats:
+        """Of what stands outside the layers: no adapters, nothing quantised."""
+        return replace(self, rank=0, unpack_bytes=0.0)
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,14 @@ def linear(
     formats: Formats,
     saved_rows: Numeric,
     copies: Copies | None = None,
+    parts: int = 1,
 ) -> Operator:
     """Build a linear layer y[rows, out] = x[rows, inner] w: one multiply forward, two backward.
 
     The weight gradient is added to the gradient buffer by the multiply itself or by a kernel of its own (see
     `Formats`). Backward, a bias reads the output gradient once. A frozen layer has no weight gradient and saves
-    nothing; an adapter adds x a b to its output (Hu et al., "LoRA", 2021).
+    nothing; an adapter adds x a b to its output (Hu et al., "LoRA", 2021), one for each of the `parts` that the output
+    is made of (queries, keys and values have an adapter each).
     """
     read, wrote = formats.gemm_input, formats.activation
     count: Numeric = 1.0 if copies is None else copies.count
@@ -123,37 +130,39 @@ def linear(
     unpack = (Stream(matrix * formats.unpack_bytes),) if formats.unpack_bytes else ()
     frozen = Operator(
         name, (*unpack, forward), (*unpack, inputs_gradient), 0.0, everything, matrix,
-        trained=0.0, sides=0.0, frozen_matrices=matrix, experts=copies is not None,
+        trained=0.0, sides=0.0, quantised=matrix if formats.unpack_bytes else 0.0, experts=copies is not None,
     )  # fmt: skip
-    return frozen if not formats.rank or copies else _adapted(frozen, rows, out, inner, formats, saved)
+    return frozen if not formats.rank or copies else _adapted(frozen, rows, (out, inner, parts), formats, saved)
 
 
 def _adapted(
-    base: Operator, rows: Numeric, out: Numeric, inner: Numeric, formats: Formats, saved_bytes: Numeric
+    base: Operator, rows: Numeric, shape: tuple[Numeric, Numeric, int], formats: Formats, saved_bytes: Numeric
 ) -> Operator:
-    """A frozen multiply with a low-rank adapter beside it; the middle of the adapter is saved too."""
+    """A frozen multiply with low-rank adapters beside it; the middle of an adapter is saved too."""
     read, wrote, rank = formats.gemm_input, formats.activation, float(formats.rank)
-    down, up = Gemm(rows, rank, inner, 1.0, read, wrote), Gemm(rows, out, rank, 1.0, read, wrote)
+    out, inner, parts = shape
+    middle = rank * parts
+    down, up = Gemm(rows, middle, inner, 1.0, read, wrote), Gemm(rows, out, rank, 1.0, read, wrote)
     joined = Stream(3.0 * rows * out * wrote)
     backward = (
         Gemm(rows, rank, out, 1.0, read, wrote),
         Gemm(out, rank, rows, 1.0, read, formats.gradient, weight_gradient=True),
-        Gemm(rows, inner, rank, 1.0, read, wrote),
-        Gemm(rank, inner, rows, 1.0, read, formats.gradient, weight_gradient=True),
+        Gemm(rows, inner, middle, 1.0, read, wrote),
+        Gemm(middle, inner, rows, 1.0, read, formats.gradient, weight_gradient=True),
         Stream(3.0 * rows * inner * wrote),
     )
-    adapter = rank * (out + inner)
+    adapter = rank * out + middle * inner
     return Operator(
         base.name,
         (*base.forward, down, up, joined),
         (*base.backward, *backward),
-        saved_bytes + rows * rank * wrote,
+        saved_bytes + rows * middle * wrote,
         base.parameters + adapter,
         base.matmul_parameters + adapter,
         trained=adapter,
         trained_matrices=adapter,
-        sides=adapter + 2.0 * rank,
-        frozen_matrices=base.frozen_matrices,
+        sides=out + parts * inner + (1.0 + parts) * rank,
+        quantised=base.quantised,
     )
 
 

@@ -64,6 +64,11 @@ class Plan:
         """The same for a stream of another width."""
         return tensor.boundary(self.sizes.tokens * width, self.formats.gathered, self.formats.activation, self.s)
 
+    @cached_property
+    def outside(self) -> Plan:
+        """The same for what stands outside the layers."""
+        return replace(self, formats=self.formats.outside)
+
     def of(self, kind: Kind) -> Plan:
         """The same for layers of one kind."""
         return replace(self, kind=kind)
@@ -77,9 +82,10 @@ class Plan:
         bias: bool,
         saved_rows: Numeric = 0.0,
         copies: Copies | None = None,
+        parts: int = 1,
     ) -> Operator:
         """A linear layer in this plan's formats; see `hwsim.ops.operator.linear`."""
-        return linear(name, rows, out, inner, bias, self.formats, saved_rows, copies)
+        return linear(name, rows, out, inner, bias, self.formats, saved_rows, copies, parts)
 
 
 def block_plan(model: Model, s: Strategies, formats: Formats, habits: Habits, stack: str = "decoder") -> Plan:

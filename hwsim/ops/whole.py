@@ -51,15 +51,15 @@ class Whole:
 
     def start(self) -> list[Operator]:
         """What stands before the decoder's layers: its embedding, and the ends of the stacks before it."""
-        operators = block.embedding(self.decoder)
+        operators = block.embedding(self.decoder.outside)
         for stack, plan in (("encoder", self.encoder), ("vision", self.vision)):
             if plan:
-                operators = operators + self._passed(stack, [*block.embedding(plan), *block.head(plan)])
-        return [*operators, *(projector(self.decoder, self.vision) if self.vision else [])]
+                operators = operators + self._passed(stack, [*block.embedding(plan.outside), *block.head(plan.outside)])
+        return [*operators, *(projector(self.decoder.outside, self.vision.outside) if self.vision else [])]
 
     def end(self) -> list[Operator]:
         """What stands after the layers: final norm, LM head, loss, the layers that predict further tokens."""
-        p = self.decoder
+        p = self.decoder.outside
         extra = [operator for _ in range(p.model.mtp_layers) for operator in further_token(p)]
         return [*block.head(p), *extra, *([remembered(p, self.encoder)] if self.encoder else [])]
 

@@ -155,11 +155,12 @@ def _least_bytes(setting: Setting, space: Space, s: Strategies) -> npt.NDArray[n
     for zero, shard in space.shardings:
         ranks = s.dp * s.cp if shard == 0 else np.minimum(shard, s.dp * s.cp)
         sharded = Strategies(**{**s.__dict__, "zero": np.full_like(s.tp, zero), "shard": ranks})
-        kept = [data.kept_fraction(stage, sharded) for stage in (3, 2, 1)]
+        where = {3: "weights", 2: "optimizer", 1: "optimizer"}
+        kept = [data.kept_fraction(stage, sharded) * (where[stage] not in job.offload) for stage in (3, 2, 1)]
         state = _state(dense, job, kept) / s.tp + _state(routed, job, kept) / (s.tp * s.cp * s.dp)
         least = np.minimum(least, layers * state)
     inputs = layers * s.micro_batch * s.seq_len / s.cp / s.tp * model.hidden * setting.precision.activation
-    inputs = inputs * (len({segment.stack for segment in setting.segments}) == 1)
+    inputs = inputs * ("activations" not in job.offload) * (len({segment.stack for segment in setting.segments}) == 1)
     bound: npt.NDArray[np.float64] = least + inputs + job.framework.context
     return bound
 

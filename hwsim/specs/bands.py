@@ -48,15 +48,24 @@ def bands() -> Bands:
     return validate(Bands, read_yaml(DATA / "bands.yaml"))
 
 
-def family(framework: str, device_family: str) -> tuple[str, Band]:
+def family_names(framework: str, device_family: str, experts: bool) -> tuple[str, ...]:
+    """Families that a run belongs to, narrowest first; mixtures of experts are apart from dense models."""
+    if experts:
+        return (
+            f"{framework} with experts on {device_family}", f"{framework} with experts", "any with experts", EVERYTHING
+        )  # fmt: skip
+    return f"{framework} on {device_family}", framework, device_family, EVERYTHING
+
+
+def family(framework: str, device_family: str, experts: bool) -> tuple[str, Band]:
     """The narrowest family that holds a run and that was measured, and its band.
 
     Where the framework was not measured on the device family, the band also holds that of all runs.
     """
     known: Mapping[str, Band] = bands().families
-    exact = f"{framework} on {device_family}"
-    name = next(name for name in (exact, framework, device_family, EVERYTHING) if name in known)
+    names = family_names(framework, device_family, experts)
+    name = next(name for name in names if name in known)
     own, every = known[name], known[EVERYTHING]
-    if name == exact:
+    if name == names[0]:
         return name, own
     return name, own.model_copy(update={"low": min(own.low, every.low), "high": max(own.high, every.high)})

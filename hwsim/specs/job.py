@@ -15,6 +15,7 @@ AttentionName = Literal["flash", "unfused"]
 OptimizerName = Literal["adam", "adam8bit", "adafactor", "muon", "momentum", "sgd"]
 MethodName = Literal["full", "lora", "qlora"]
 StackName = Literal["decoder", "encoder", "vision"]
+OffloadName = Literal["optimizer", "activations", "weights"]
 ModuleName = Literal["core_attn", "attn", "layernorm", "mlp_act", "mlp", "mla_up_proj", "moe_act", "moe",
                      "shared_experts"]  # fmt: skip
 OperatorName = Literal[
@@ -256,6 +257,8 @@ class TrainingJob(Spec):
     """Tokens that an encoder reads per sequence; default: `seq_len`."""
     images: Annotated[float, Field(ge=0, le=10_000)] = 1.0
     """Images per sequence of a model with a vision tower."""
+    offload: tuple[OffloadName, ...] = ()
+    """What is kept in the host's memory and fetched when it is needed."""
     imbalance: Annotated[float, Field(ge=1, le=1000)] = 1.0
     """Tokens of the busiest device's experts over the mean."""
     capacity: Annotated[float, Field(ge=0, le=1000)] = 0.0

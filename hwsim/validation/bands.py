@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from hwsim.specs.bands import EVERYTHING, Band
-from hwsim.specs.library import load_framework, load_hardware
+from hwsim.specs.bands import EVERYTHING, Band, family_names
+from hwsim.specs.library import load_framework, load_hardware, load_model
 from hwsim.validation.facts import MEMORY
 from hwsim.validation.published import Row, seconds_ratio
 
@@ -65,10 +65,11 @@ def bands_file(rows: Sequence[Row]) -> str:
 def _families(row: Row) -> Iterator[str]:
     device = load_hardware(row.fact.hardware).accelerator.family
     framework = load_framework(row.fact.given["framework"])
+    experts = bool(load_model(row.fact.model).experts)
     for name in (framework.name, framework.kin):
         if name:
-            yield from (f"{name} on {device}", name)
-    yield from (device, EVERYTHING)
+            yield from family_names(name, device, experts)[:-2]
+    yield from family_names(framework.name, device, experts)[-2:]
 
 
 def interval(residuals: Residuals) -> tuple[float, float]:

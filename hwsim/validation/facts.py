@@ -111,7 +111,7 @@ def read_facts(path: Path, source: Source) -> Iterator[Fact]:
             yield _fact(row, path, source)
 
 
-COLUMNS = ("tp", "pp", "vpp", "cp", "zero", "shard", "micro_batch", "global_batch", "seq_len")
+COLUMNS = ("tp", "pp", "vpp", "cp", "ep", "etp", "zero", "shard", "micro_batch", "global_batch", "seq_len")
 WORDS = ("framework", "precision", "attention", "recompute")
 
 
@@ -120,7 +120,7 @@ def _fact(row: Mapping[str, str], path: Path, source: Source) -> Fact:
     metric, unit = row["metric"], row["unit"]
     if metric not in Metric.__args__ or unit not in UNITS:  # type: ignore[attr-defined]
         raise InputFileError([f"{where}: metric {metric} in {unit}: unknown"])
-    given: dict[str, Any] = {name: int(row[name]) for name in COLUMNS if row[name]}
+    given: dict[str, Any] = {name: int(row[name]) for name in COLUMNS if row.get(name)}
     given |= {name: row[name] for name in WORDS if row[name]}
     if row.get("sequence_parallel"):
         given["sequence_parallel"] = row["sequence_parallel"] == "true"
