@@ -109,8 +109,11 @@ def test_a_token_travels_once_to_a_node_that_holds_its_experts():
     nodes, chosen = 4, 8
     drawn = [len(set(rng.integers(0, nodes, chosen))) for _ in range(20_000)]
     s = strategies(devices=32, global_batch=32, seq_len=8, ep=32)
-    assert float(expert.destinations(chosen, 8.0, s)) == pytest.approx(np.mean(drawn), rel=0.01)
-    assert float(expert.destinations(chosen, 0.0, s)) == chosen
+    model = load_model(MOE | {"experts": 32, "experts_per_token": chosen})
+    assert float(expert.destinations(model, 8.0, s)) == pytest.approx(np.mean(drawn), rel=0.01)
+    assert float(expert.destinations(model, 0.0, s)) == chosen
+    limited = model.model_copy(update={"routed_nodes": 2})
+    assert float(expert.destinations(limited, 8.0, s)) == 2
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -41,7 +41,7 @@ def expert_part(p: Plan) -> list[Operator]:
     m, z, e = p.model, p.sizes, p.formats.activation
     rows, width = z.residual_tokens, float(m.hidden)
     routed = rows * m.experts_per_token
-    sent = rows * expert.destinations(m.experts_per_token, p.habits.dispatch_domain, p.s) * width
+    sent = rows * expert.destinations(m, p.habits.dispatch_domain, p.s) * width
     padded = (p.habits.capacity or p.habits.imbalance) * routed * p.s.etp
     each = padded / z.experts
     gathered, columns = padded * width, z.expert_ffn * (2.0 if m.gated else 1.0)

@@ -17,7 +17,8 @@ BAR = 24
 NEGLIGIBLE = 0.002
 LONGEST_ARGUMENT = 200
 NAMES = {
-    "tp": "tensor-parallel comm", "cp": "context-parallel comm", "pp": "pipeline sends", "dp": "gradient/weight comm",
+    "tp": "tensor-parallel comm", "cp": "context-parallel comm", "ep": "expert-parallel comm",
+    "pp": "pipeline sends", "dp": "gradient/weight comm", "offload": "host memory traffic",
     "bubble": "pipeline bubble", "launch": "waiting for host",
 }  # fmt: skip
 
@@ -71,7 +72,10 @@ def headline(plan: Plan) -> str:
 def strategy_line(estimate: TrainingEstimate) -> str:
     """The strategy in words."""
     s = estimate.strategy
-    sizes = " · ".join(f"{name} {s[name]}" for name in ("tp", "pp", "vpp", "cp", "dp") if s[name] > 1) or "one device"
+    sizes = (
+        " · ".join(f"{name} {s[name]}" for name in ("tp", "pp", "vpp", "cp", "dp", "ep", "etp") if s[name] > 1)
+        or "one device"
+    )
     zero = (
         f" · ZeRO {s['zero']}" + (f" over {s['shard']}" if s["shard"] < s["dp"] * s["cp"] else "") if s["zero"] else ""
     )
@@ -84,9 +88,13 @@ def strategy_line(estimate: TrainingEstimate) -> str:
 def job_line(estimate: TrainingEstimate) -> str:
     """The batch and the formats."""
     s, job = estimate.strategy, estimate.job
+    source = f" from {job['source_len']:,}" if job["source_len"] else ""
+    adapters = f" · {job['method']} of rank {job['rank']}" if job["rank"] else ""
+    frozen = f" · {' and '.join(job['frozen'])} frozen" if job["frozen"] else ""
+    away = f" · {' and '.join(job['offload'])} in host memory" if job["offload"] else ""
     return (
-        f"batch {s['global_batch']:,} × {s['seq_len']:,} tokens · {s['precision']} · {s['optimizer']} · "
-        f"{job['attention']} attention · {job['framework']} · placed {s['order']}"
+        f"batch {s['global_batch']:,} × {s['seq_len']:,} tokens{source} · {s['precision']} · {s['optimizer']}{adapters}"
+        f"{frozen}{away} · {job['attention']} attention · {job['framework']} · placed {s['order']}"
     )
 
 
@@ -169,7 +177,9 @@ def runners_up(plan: Plan) -> Any:
         {
             "#": i,
             **({"devices": p.hardware["devices"]} if several else {}),
-            **{name: p.strategy[name] for name in ("tp", "pp", "vpp", "cp", "dp", "zero")},
+            **{name: p.strategy[name] for name in ("tp", "pp", "vpp", "cp", "dp")},
+            **({"ep": p.strategy["ep"]} if plan.setting.model.experts else {}),
+            "zero": p.strategy["zero"],
             "micro": p.strategy["micro_batch"],
             "recompute": p.strategy["recompute"],
             "step": show(p.step_time_s, "s"),

@@ -88,6 +88,7 @@ _DEEPSEEK = Family(
     dropout=_LLAMA_DROPOUT,
     only={"attention_bias": (False,), "mlp_bias": (False,), "moe_layer_freq": (1,)},
     parts=("experts",),
+    rest=rules.deepseek,
 )
 _BERT = Family(
     keys=_PLAIN_KEYS | {"token_types": "type_vocab_size"},

@@ -88,6 +88,13 @@ def _sparse_step(reader: Reader, fields: Fields) -> None:
     _experts_at(fields, chosen)
 
 
+def deepseek(reader: Reader, fields: Fields) -> None:
+    """Experts of a token are chosen in few groups, each of which lies on a node."""
+    groups, chosen = reader.whole("n_group", DERIVED), reader.whole("topk_group", DERIVED)
+    if groups and chosen and chosen < groups:
+        fields["routed_nodes"] = chosen
+
+
 def llama4(reader: Reader, fields: Fields) -> None:
     """Chunked attention in layers with rotary embeddings; experts in every few layers."""
     layers = fields.get("layers", 0)

@@ -125,6 +125,8 @@ class Model(Spec):
     """Inner width of all shared experts together. Default: shared_experts x expert_ffn."""
     shared_gate: bool = False
     """A learned gate weighs the shared experts (Qwen2-MoE)."""
+    routed_nodes: NaturalCount = Field(default=0, le=10_000)
+    """Most nodes that the experts of a token are chosen on (DeepSeek-V3: 4); 0: any."""
     router_bias: bool = False
     """The router carries a bias (gpt-oss)."""
     dense_layers: NaturalCount = Field(default=0, le=10_000)

@@ -29,16 +29,18 @@ def shard(s: Strategies) -> Numeric:
     return np.maximum(np.minimum(s.shard * s.tp / (s.ep * s.etp), copies(s)), 1.0)
 
 
-def destinations(experts_per_token: int, domain: float, s: Strategies) -> Numeric:
+def destinations(model: Model, domain: float, s: Strategies) -> Numeric:
     """Copies of a token's row that are sent: one per expert, or one per domain of devices that holds any of them.
 
     `domain`: devices that pass rows on among themselves (a node, for DeepEP), 0 where nobody does. Experts are drawn
     evenly: of n domains a token needs ``n (1 - (1 - 1/n)^k)`` on average.
     """
     if not domain:
-        return float(experts_per_token) * np.ones_like(s.ep)
-    spans = np.where(s.ep * s.etp > domain, s.ep * s.etp / domain, s.ep)
-    return spans * (1.0 - (1.0 - 1.0 / spans) ** experts_per_token)
+        return float(model.experts_per_token) * np.ones_like(s.ep)
+    nodes = s.ep * s.etp / domain
+    spans = np.where(nodes > 1, nodes, s.ep)
+    drawn = spans * (1.0 - (1.0 - 1.0 / spans) ** model.experts_per_token)
+    return np.where(nodes > 1, np.minimum(drawn, model.routed_nodes or np.inf), drawn)
 
 
 def dispatch(row_bytes: Numeric, gathered_bytes: Numeric, s: Strategies) -> Exchange:
