@@ -66,7 +66,7 @@ def data_talk(setting: Setting, s: Strategies) -> DataTalk:
         replica_s=machine.collective_s(replica),
         all_gather_s=machine.collective_s(gather),
         tied_s=machine.collective_s(tied_collective(setting, s)),
-        optimizer_s=setting.device.seconds(Stream(moved)),
+        optimizer_s=setting.device.seconds(Stream(moved, kind="optimizer")),
     )
 
 

@@ -99,8 +99,8 @@ def embedding(p: Plan) -> list[Operator]:
     masked = z.residual_tokens * width * MASK_BYTES if m.dropout else 0.0
     lookup = Operator(
         "embedding",
-        forward=(Stream(2.0 * elements * e),),
-        backward=(Stream(elements * e + elements * (p.formats.gradient + p.formats.added)),),
+        forward=(Stream(2.0 * elements * e, kind="embedding"),),
+        backward=(Stream(elements * e + elements * (p.formats.gradient + p.formats.added), kind="embedding"),),
         saved_bytes=masked,
         parameters=table + positions,
     )
@@ -124,8 +124,8 @@ def head(p: Plan) -> list[Operator]:
     moved = z.tokens * z.vocab * p.logit_traffic_bytes
     loss = Operator(
         "loss",
-        forward=(Stream(moved * 0.6, kernels=5), reduced, reduced, reduced),
-        backward=(Stream(moved * 0.4, kernels=2),),
+        forward=(Stream(moved * 0.6, kernels=5, kind="loss"), reduced, reduced, reduced),
+        backward=(Stream(moved * 0.4, kernels=2, kind="loss"),),
     )
     return [
         *([norm("final norm", p, z.residual_tokens, m.hidden)] if m.final_norm else []),
@@ -217,7 +217,7 @@ def norm(name: str, p: Plan, rows: Numeric, width: int) -> Operator:
 def norm_streams(p: Plan, size: Numeric, kernels: int) -> tuple[Stream, Stream]:
     """Kernels of a normalisation of `size` bytes, forward and backward."""
     moved = size * p.formats.norm_passes
-    return Stream(2.0 * moved, kernels=kernels), Stream(3.0 * moved, kernels=2)
+    return Stream(2.0 * moved, kernels=kernels, kind="norm"), Stream(3.0 * moved, kernels=2, kind="norm")
 
 
 def head_norm(p: Plan, elements: Numeric) -> Operator:
@@ -237,16 +237,16 @@ def activation(p: Plan, inputs: Numeric, outputs: Numeric) -> Operator:
     """GELU or the gated product; saves its inputs."""
     e, passes = p.formats.activation, p.formats.activation_passes
     forward, backward = (inputs + outputs) * e * passes, (2.0 * inputs + outputs) * e * passes
-    return Operator("activation", (Stream(forward),), (Stream(backward),), inputs * e)
+    return Operator("activation", (Stream(forward, kind="activation"),), (Stream(backward, kind="activation"),), inputs * e)
 
 
 def residual(name: str, p: Plan) -> Operator:
     """Dropout (where the model has it) and residual add; backward also sums the two branches' gradients."""
     elements, e = p.sizes.residual_tokens * p.model.hidden, p.formats.activation
     mask = elements * MASK_BYTES if p.model.dropout else 0.0
-    branches = Stream(elements * 3.0 * e)
-    dropped = (Stream(elements * 2.0 * e + mask),) if p.model.dropout else ()
-    return Operator(name, (Stream(elements * 3.0 * e + mask),), (*dropped, branches), saved_bytes=mask)
+    branches = Stream(elements * 3.0 * e, kind="residual")
+    dropped = (Stream(elements * 2.0 * e + mask, kind="residual"),) if p.model.dropout else ()
+    return Operator(name, (Stream(elements * 3.0 * e + mask, kind="residual"),), (*dropped, branches), saved_bytes=mask)
 
 
 def with_collectives(operator: Operator, collectives: tensor.Collectives) -> Operator:

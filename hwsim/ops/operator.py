@@ -60,7 +60,7 @@ def linear(
     read, wrote = formats.gemm_input, formats.activation
     inputs_gradient = Gemm(rows, inner, out, input_bytes=read, output_bytes=wrote)
     weight_gradient = Gemm(out, inner, rows, input_bytes=read, output_bytes=formats.gradient, weight_gradient=True)
-    bias_gradient = (Stream(1.0 * rows * out * wrote),) if bias else ()
+    bias_gradient = (Stream(1.0 * rows * out * wrote, kind="bias"),) if bias else ()
     added = (Stream(1.0 * out * inner * formats.added),) if formats.added else ()
     return Operator(
         name,

@@ -8,29 +8,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hwsim.fitting.fitted import Errors, Fit
+from hwsim.fitting.fitted import Errors, Fit, fit_rows
 from hwsim.report.plan import simple_table
-
-
-def fit_rows(fits: Sequence[Fit]) -> list[dict[str, Any]]:
-    """Every fit with its errors and values, as `hwsim fit --format json` gives them."""
-    return [
-        {
-            "profile": fit.profile,
-            "place": ".".join(fit.path),
-            "data": fit.data,
-            "rows": fit.inside.rows,
-            **_errors("inside", fit.inside),
-            **_errors("outside", fit.outside),
-            **({"relative": fit.relative, **_errors("unseen", fit.unseen)} if fit.unseen else {}),
-            "values": fit.values,
-        }
-        for fit in fits
-    ]
-
-
-def _errors(name: str, found: Errors) -> dict[str, float]:
-    return {f"{name}_median": found.median, f"{name}_p90": found.p90, f"{name}_bias": found.bias}
 
 
 RECORD = ("kind", "profile", "place", "rows", "outside_median", "outside_p90")
@@ -109,3 +88,6 @@ def _cells(found: Errors) -> dict[str, str]:
 
 def _percent(share: float, sign: str = "") -> str:
     return f"{share:{sign}.1%}" if math.isfinite(share) else "n/a"
+
+
+__all__ = ["RECORD", "fit_rows", "fits_view", "record"]

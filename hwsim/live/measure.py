@@ -1,0 +1,402 @@
+"""Kernels timed where they run: every operator call of small training steps, in its place, and a few kernels alone.
+
+A kernel alone in a loop finds its operands in the cache and its output in memory that was handed out before. In a step
+it finds neither, and on a CPU that is half of its time. So a clock stands between PyTorch and its kernels while whole
+steps run; what Python and autograd add between the kernels is the rest of a step that ran without the clock.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwsim.errors import UsageError
+from hwsim.fitting.fitted import Column
+
+AHEAD_CYCLES = 200_000_000
+"""Clock cycles that a GPU is kept waiting while the host enqueues a step, so that no kernel waits for the host."""
+HALF = ("bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A small decoder, and the batch it is trained on."""
+
+    hidden: int
+    heads: int
+    layers: int
+    vocab: int
+    seq: int
+    batch: int
+    tied: bool = True
+
+    @property
+    def tokens(self) -> int:
+        """Of a step."""
+        return self.seq * self.batch
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator call of a step."""
+
+    phase: str
+    """forward, backward or optimizer."""
+    name: str
+    """As PyTorch names it, e.g. aten.mm.default."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Of its tensor arguments."""
+    causal: bool = False
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Repeated steps of one shape."""
+
+    calls: tuple[Call, ...]
+    seconds: Column
+    """Of each call."""
+    wall: dict[str, float]
+    """Of each phase without the clock. [s]"""
+    parameters: int
+    busy: float = 0.0
+    """Median over least time of a step, less one: what others did to the machine meanwhile."""
+
+
+def torch_module() -> Any:
+    """PyTorch; it ships with the extra `torch`.
+
+    Raises
+    ------
+    UsageError
+        If it is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        msg = "calibrating needs PyTorch: pip install 'hwsim[torch]'"
+        raise UsageError(msg) from None
+    return torch
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and in which number format things are measured."""
+
+    device: str
+    """cpu or cuda."""
+    dtype: str
+    """fp32, bf16 or fp16."""
+
+    @property
+    def torch_dtype(self) -> Any:
+        """The same as PyTorch has it."""
+        torch = torch_module()
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.dtype]
+
+    @property
+    def element_bytes(self) -> float:
+        """Of one number."""
+        return 2.0 if self.dtype in HALF else 4.0
+
+    def wait(self) -> None:
+        """Until the device has done what it was given."""
+        if self.device == "cuda":
+            torch_module().cuda.synchronize()
+
+    def normal(self, *sizes: int, grad: bool = False) -> Any:
+        """Random numbers on the device."""
+        torch = torch_module()
+        made = torch.randn(*sizes, device=self.device, dtype=self.torch_dtype)
+        return made.requires_grad_(grad)
+
+
+def clock(bench: Bench) -> Any:
+    """A dispatch mode that notes every operator call and how long it took."""
+    torch = torch_module()
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Clock(TorchDispatchMode):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.phase, self.calls, self._marks = "forward", [], []
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            begin = _mark(torch, bench)
+            result = func(*args, **(kwargs or {}))
+            self._marks.append((begin, _mark(torch, bench)))
+            tensors = tuple(tuple(each.shape) for each in args if isinstance(each, torch.Tensor))
+            causal = "scaled_dot" in str(func) and any(each is True for each in (*args, *(kwargs or {}).values()))
+            self.calls.append(Call(self.phase, str(func), tensors, causal))
+            return result
+
+        def seconds(self) -> list[float]:
+            bench.wait()
+            if bench.device == "cuda":
+                return [1e-3 * begin.elapsed_time(end) for begin, end in self._marks]
+            return [end - begin for begin, end in self._marks]
+
+    return Clock()
+
+
+def _mark(torch: Any, bench: Bench) -> Any:
+    if bench.device != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+Step = Callable[[Callable[[str], None]], None]
+"""Runs once, and says which phase begins."""
+
+
+def training_step(shape: Shape, bench: Bench) -> tuple[Step, int]:
+    """A training step of a plain eager decoder with AdamW, and how many parameters it has."""
+    torch = torch_module()
+    nn, functional = torch.nn, torch.nn.functional
+    width, heads = shape.hidden, shape.heads
+
+    def layer() -> Any:
+        names = {"n1": nn.LayerNorm(width), "qkv": nn.Linear(width, 3 * width), "out": nn.Linear(width, width)}
+        rest = {"n2": nn.LayerNorm(width), "up": nn.Linear(width, 4 * width), "down": nn.Linear(4 * width, width)}
+        return nn.ModuleDict(names | rest)
+
+    parts = nn.ModuleDict({
+        "token": nn.Embedding(shape.vocab, width), "position": nn.Embedding(shape.seq, width),
+        "layers": nn.ModuleList(layer() for _ in range(shape.layers)), "norm": nn.LayerNorm(width),
+        "head": nn.Linear(width, shape.vocab, bias=False),
+    })  # fmt: skip
+    if shape.tied:
+        parts["head"].weight = parts["token"].weight
+    parts = parts.to(bench.device, bench.torch_dtype)
+    optimizer = torch.optim.AdamW(parts.parameters())
+    tokens, targets = (
+        torch.randint(0, shape.vocab, (shape.batch, shape.seq), device=bench.device) for _ in range(2)
+    )
+    places = torch.arange(shape.seq, device=bench.device)
+
+    def attended(x: Any, each: Any) -> Any:
+        query, key, value = (
+            part.view(shape.batch, shape.seq, heads, -1).transpose(1, 2)
+            for part in each["qkv"](each["n1"](x)).split(width, -1)
+        )
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return each["out"](mixed.transpose(1, 2).reshape(shape.batch, shape.seq, width))
+
+    def loss() -> Any:
+        x = parts["token"](tokens) + parts["position"](places)
+        for each in parts["layers"]:
+            x = x + attended(x, each)
+            x = x + each["down"](functional.gelu(each["up"](each["n2"](x))))
+        return functional.cross_entropy(parts["head"](parts["norm"](x)).flatten(0, 1), targets.flatten())
+
+    def step(begin: Callable[[str], None]) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        begin("forward")
+        value = loss()
+        begin("backward")
+        value.backward()
+        begin("optimizer")
+        optimizer.step()
+
+    return step, sum(each.numel() for each in parts.parameters())
+
+
+def linear_step(m: int, n: int, k: int, bench: Bench) -> tuple[Step, int]:
+    """A linear layer forward and backward; its weights change from call to call as those of a deep model do."""
+    torch = torch_module()
+    copies = max(2, min(8, int(2**27 / (bench.element_bytes * n * k))))
+    weights = [bench.normal(n, k, grad=True) for _ in range(copies)]
+    source, gradient = bench.normal(m, k, grad=True), bench.normal(m, n)
+    turn = iter(range(10**9))
+
+    def step(begin: Callable[[str], None]) -> None:
+        weight = weights[next(turn) % copies]
+        weight.grad = source.grad = None
+        begin("forward")
+        result = torch.nn.functional.linear(source * 1.0, weight)
+        begin("backward")
+        result.backward(gradient)
+        begin("optimizer")
+
+    return step, 0
+
+
+def attention_step(
+    batch: int, heads: int, seq: int, width: int, causal: bool, bench: Bench
+) -> tuple[Step, int]:
+    """Attention forward and backward, without the rest."""
+    torch = torch_module()
+    query, key, value = (bench.normal(batch, heads, seq, width, grad=True) for _ in range(3))
+    gradient = bench.normal(batch, heads, seq, width)
+
+    def step(begin: Callable[[str], None]) -> None:
+        query.grad = key.grad = value.grad = None
+        begin("forward")
+        mixed = torch.nn.functional.scaled_dot_product_attention(query * 1.0, key, value, is_causal=causal)
+        begin("backward")
+        mixed.backward(gradient)
+        begin("optimizer")
+
+    return step, 0
+
+
+def decode_step(batch: int, heads: int, keys: int, width: int, bench: Bench) -> tuple[Step, int]:
+    """One query per sequence over a cache of keys and values."""
+    torch = torch_module()
+    query = bench.normal(batch, heads, 1, width)
+    key, value = (bench.normal(batch, heads, keys, width) for _ in range(2))
+
+    def step(begin: Callable[[str], None]) -> None:
+        begin("forward")
+        with torch.no_grad():
+            torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        begin("optimizer")
+
+    return step, 0
+
+
+class Repeated:
+    """A step that is run now and then, with the clock and without it by turns."""
+
+    def __init__(self, made: tuple[Step, int], bench: Bench) -> None:
+        self._step, self._parameters = made
+        self._bench = bench
+        self._calls: tuple[Call, ...] = ()
+        self._clocked: list[list[float]] = []
+        self._plain: list[dict[str, float]] = []
+        self._step(lambda _: None)
+        self.cost_s = sum(_phases(self._step, bench).values())
+
+    def visit(self) -> None:
+        """Run a step without the clock, which fills the caches, and one with it."""
+        self._plain.append(_phases(self._step, self._bench))
+        self._calls, seconds = _clocked(self._step, self._bench)
+        self._clocked.append(seconds)
+
+    def steps(self) -> Steps:
+        """What was seen so far."""
+        quiet = np.min(np.array(self._clocked), axis=0)
+        wall = {phase: min(each[phase] for each in self._plain) for phase in self._plain[0]}
+        usual = float(np.median([sum(each.values()) for each in self._plain]))
+        busy = usual / max(min(sum(each.values()) for each in self._plain), 1e-9) - 1.0
+        return Steps(self._calls, np.asarray(quiet, np.float64), wall, self._parameters, busy)
+
+
+def rounds(jobs: list[Repeated], budget_s: float) -> int:
+    """Visit all jobs in turn for `budget_s`, each at least once, and say how often the last one was visited.
+
+    What disturbs the machine for a while then disturbs all alike, and the least time of each is one that nothing did.
+    """
+    end, done = time.perf_counter() + budget_s, 0
+    while True:
+        for job in jobs:
+            if done and time.perf_counter() > end:
+                return done
+            job.visit()
+        done += 1
+
+
+def _clocked(step: Step, bench: Bench) -> tuple[tuple[Call, ...], list[float]]:
+    with clock(bench) as watch:
+        if bench.device == "cuda":
+            torch_module().cuda._sleep(AHEAD_CYCLES)
+        step(lambda phase: setattr(watch, "phase", phase))
+    return tuple(watch.calls), watch.seconds()
+
+
+def _phases(step: Step, bench: Bench) -> dict[str, float]:
+    """Seconds of each phase of a step."""
+    marks: list[tuple[str, float]] = []
+
+    def begin(phase: str) -> None:
+        bench.wait()
+        marks.append((phase, time.perf_counter()))
+
+    step(begin)
+    begin("")
+    return {phase: after - at for (phase, at), (_, after) in zip(marks, marks[1:], strict=False)}
+
+
+def copy_rate(bench: Bench, cache_bytes: float, budget_s: float) -> float:
+    """Best rate of large copies and adds, read plus written. [byte/s]"""
+    torch = torch_module()
+    count = int(min(max(8.0 * cache_bytes, 2.0**27), 2.0**30) / 4.0)
+    source, target = (torch.zeros(count, device=bench.device) for _ in range(2))
+    found = 0.0
+    for run, arrays in ((lambda: target.copy_(source), 2), (lambda: torch.add(source, target, out=target), 3)):
+        found = max(found, arrays * 4.0 * count / min(_repeat(run, bench, budget_s / 2.0)))
+    return found
+
+
+def launch_s(bench: Bench, budget_s: float) -> float:
+    """Host time of one kernel that does next to nothing. [s]"""
+    torch = torch_module()
+    one = torch.zeros(1, device=bench.device)
+
+    def many() -> None:
+        for _ in range(100):
+            one.add_(1.0)
+
+    return min(_repeat(many, bench, budget_s, wait=False)) / 100.0
+
+
+def _repeat(run: Callable[[], Any], bench: Bench, budget_s: float, wait: bool = True) -> list[float]:
+    run()
+    bench.wait()
+    found: list[float] = []
+    end = time.perf_counter() + budget_s
+    while len(found) < 5 or time.perf_counter() < end:
+        begin = time.perf_counter()
+        run()
+        if wait:
+            bench.wait()
+        found.append(time.perf_counter() - begin)
+        bench.wait()
+    return found
+
+
+def cpu_cache_bytes() -> float:
+    """Last-level cache of the first core; 0 where the system does not say."""
+    found = 0.0
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text(encoding="ascii").strip()
+        scale = {"K": 2.0**10, "M": 2.0**20}.get(text[-1:], 1.0)
+        found = max(found, scale * float(text.rstrip("KMG") or 0))
+    return found
+
+
+def cpu_title() -> str:
+    """What the system calls its processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    named = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return f"{named[0] if named else platform.processor() or 'CPU'} ({os.cpu_count()} cores)"
+
+
+def memory_bytes() -> float:
+    """Of the machine."""
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[int]:
+    """PyTorch with so many threads, by default its own number; and that number."""
+    torch = torch_module()
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield count or before
+    finally:
+        torch.set_num_threads(before)
