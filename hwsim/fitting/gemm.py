@@ -276,7 +276,9 @@ def _unseen(target: Target, rows: pd.DataFrame, half: Mapping[str, dict[str, Any
     if target.relative not in half:
         return None
     shapes = shapes_of(rows[rows["dtype"] == HALF], HALF)
-    return errors(shapes.predict(machine_of(load_hardware(target.sheet).accelerator, HALF, half[target.relative])), shapes.seconds)
+    return errors(
+        shapes.predict(machine_of(load_hardware(target.sheet).accelerator, HALF, half[target.relative])), shapes.seconds
+    )
 
 
 def _words(rows: pd.DataFrame, note: str) -> str:

@@ -17,7 +17,7 @@ from hwsim.errors import UsageError
 from hwsim.fitting.attention import Sample, fit_curve
 from hwsim.fitting.collective_rows import Cells
 from hwsim.fitting.collectives import LENDERS, borrowed, crowded
-from hwsim.fitting.fitted import Fit, errors, fit_rows, parts_of
+from hwsim.fitting.fitted import Column, Fit, errors, fit_rows, parts_of
 from hwsim.fitting.gemm import SHARED, fit_shapes
 from hwsim.fitting.profile_writer import dumped, lay_fits, styled
 from hwsim.fitting.protocols import Lines, Place, fit_protocols, written
@@ -28,7 +28,7 @@ from hwsim.live import measure, plans
 from hwsim.live.measure import Bench
 from hwsim.live.processes import run_ranks
 from hwsim.live.samples import Samples, samples, weights_by_time
-from hwsim.live.sheet import Facts, accelerator_fields, cluster_fields
+from hwsim.live.sheet import Facts, accelerator_fields, check_name, cluster_fields
 from hwsim.specs.hardware import Accelerator, Cluster, CollectiveName
 from hwsim.specs.library import load_hardware
 from hwsim.units import MIB
@@ -138,6 +138,7 @@ def calibrate(
     WorkerError
         If a process that measured collectives failed or was killed.
     """
+    check_name(name)
     bench = _bench(device)
     scipy_least_squares()
     begin = time.monotonic()
@@ -272,7 +273,9 @@ def _attention(facts: Facts, accelerator: Accelerator, rows: Samples) -> list[Fi
 def _streams(facts: Facts, accelerator: Accelerator, rows: Samples) -> list[Fit]:
     """Memory-bound kernels: all but the update together, then each kind."""
     whole = [stream for kind, stream in rows.streams.items() if kind != "optimizer"]
-    parts = {(): (np.concatenate([s.size for s in whole]), np.concatenate([s.seconds for s in whole]))}
+    parts: dict[tuple[str, ...], tuple[Column, Column]] = {
+        (): (np.concatenate([s.size for s in whole]), np.concatenate([s.seconds for s in whole]))
+    }
     parts |= {("kinds", kind): (stream.size, stream.seconds) for kind, stream in rows.streams.items()}
     found = []
     for path, (size, seconds) in parts.items():

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,9 @@ def clock(bench: Bench) -> Any:
     class Clock(TorchDispatchMode):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.phase, self.calls, self._marks = "forward", [], []
+            self.phase = "forward"
+            self.calls: list[Call] = []
+            self._marks: list[tuple[Any, Any]] = []
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             begin = _mark(torch, bench)
@@ -179,9 +182,7 @@ def training_step(shape: Shape, bench: Bench) -> tuple[Step, int]:
         parts["head"].weight = parts["token"].weight
     parts = parts.to(bench.device, bench.torch_dtype)
     optimizer = torch.optim.AdamW(parts.parameters())
-    tokens, targets = (
-        torch.randint(0, shape.vocab, (shape.batch, shape.seq), device=bench.device) for _ in range(2)
-    )
+    tokens, targets = (torch.randint(0, shape.vocab, (shape.batch, shape.seq), device=bench.device) for _ in range(2))
     places = torch.arange(shape.seq, device=bench.device)
 
     def attended(x: Any, each: Any) -> Any:
@@ -231,9 +232,7 @@ def linear_step(m: int, n: int, k: int, bench: Bench) -> tuple[Step, int]:
     return step, 0
 
 
-def attention_step(
-    batch: int, heads: int, seq: int, width: int, causal: bool, bench: Bench
-) -> tuple[Step, int]:
+def attention_step(batch: int, heads: int, seq: int, width: int, causal: bool, bench: Bench) -> tuple[Step, int]:
     """Attention forward and backward, without the rest."""
     torch = torch_module()
     query, key, value = (bench.normal(batch, heads, seq, width, grad=True) for _ in range(3))
@@ -324,7 +323,7 @@ def _phases(step: Step, bench: Bench) -> dict[str, float]:
 
     step(begin)
     begin("")
-    return {phase: after - at for (phase, at), (_, after) in zip(marks, marks[1:], strict=False)}
+    return {phase: after - at for (phase, at), (_, after) in pairwise(marks)}
 
 
 def copy_rate(bench: Bench, cache_bytes: float, budget_s: float) -> float:

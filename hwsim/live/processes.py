@@ -1,7 +1,7 @@
 """A few processes that run one function together: started, listened to, and never left behind.
 
-Each is a new Python that is told over its stdin what to run and answers on its stdout in JSON. Its stdin is a leash: when
-this process ends, however it ends, the other end closes and the child exits. As soon as one fails, all are killed.
+Each is a new Python that is told over its stdin what to run and answers on its stdout in JSON. Its stdin is a leash:
+when this process ends, however it ends, the other end closes and the child exits. As soon as one fails, all are killed.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
-"""The part of a measured profile that is no curve: what the machine is, and values that stand until fits replace them."""
+"""What a measured profile holds beside its curves: what the machine is, and values that fits will replace."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
+from hwsim.errors import UsageError, shorten
 from hwsim.specs.hardware import Accelerator
 from hwsim.specs.library import load_hardware
-from hwsim.units import GIB, GB, MIB, TERA
+from hwsim.units import GB, GIB, MIB, TERA
 
 KNOWN = {
     "H100 80GB": "h100-sxm-80", "H100 PCIe": "h100-pcie-80", "H100 NVL": "h100-nvl-94", "H200": "h200-sxm-141",
@@ -18,6 +20,7 @@ KNOWN = {
 """Part of a GPU's name to the profile whose data sheet it has."""
 CORE_W, IDLE_CORE_W, GPU_W, IDLE_GPU_W = 6.0, 2.0, 400.0, 60.0
 """Power assumed where nothing says it."""
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}"
 ASSUMED_RATE = 10 * GB
 """Between devices of which there is only one here. [byte/s]"""
 
@@ -55,6 +58,19 @@ class Facts:
         """How collectives were measured, in words."""
         backend = "gloo, processes that share the cores of one machine" if self.device == "cpu" else "NCCL"
         return f"torch.distributed, {backend}, PyTorch {self.torch}"
+
+
+def check_name(name: str | None) -> None:
+    """Refuse what cannot be the id of a profile.
+
+    Raises
+    ------
+    UsageError
+        If a profile may not be called that.
+    """
+    if name is not None and not re.fullmatch(NAME_PATTERN, name):
+        msg = f"name {shorten(name)}: letters, digits and . _ + - only, from a letter or digit on, at most 80"
+        raise UsageError(msg)
 
 
 def accelerator_fields(facts: Facts) -> dict[str, Any]:
@@ -95,7 +111,7 @@ def accelerator_fields(facts: Facts) -> dict[str, Any]:
                         "date": facts.date},
             "peak": {**given, "text": f"{source}: the fastest multiply of any shape" if not sheet else source},
             "memory.bandwidth": {**given, "text": f"{source}: large copies and adds" if not sheet else source},
-            "power": {**given, "kind": "datasheet" if sheet else "assumed", "text": source if sheet else "a usual value"},
+            "power": {**given, "text": source} if sheet else {**given, "kind": "assumed", "text": "a usual value"},
             "kernels": {"kind": "measured", "text": f"launch: a hundred kernels of one number, PyTorch {facts.torch}",
                         "date": facts.date},
         },

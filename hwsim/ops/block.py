@@ -237,7 +237,9 @@ def activation(p: Plan, inputs: Numeric, outputs: Numeric) -> Operator:
     """GELU or the gated product; saves its inputs."""
     e, passes = p.formats.activation, p.formats.activation_passes
     forward, backward = (inputs + outputs) * e * passes, (2.0 * inputs + outputs) * e * passes
-    return Operator("activation", (Stream(forward, kind="activation"),), (Stream(backward, kind="activation"),), inputs * e)
+    return Operator(
+        "activation", (Stream(forward, kind="activation"),), (Stream(backward, kind="activation"),), inputs * e
+    )
 
 
 def residual(name: str, p: Plan) -> Operator:

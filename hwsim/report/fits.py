@@ -6,11 +6,9 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from hwsim.fitting.fitted import Errors, Fit, fit_rows
 from hwsim.report.plan import simple_table
-
 
 RECORD = ("kind", "profile", "place", "rows", "outside_median", "outside_p90")
 """Columns of the record that the scoreboard reads."""
