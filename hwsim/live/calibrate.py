@@ -178,7 +178,7 @@ def _gpu() -> Any:
 def _kernels(plan: plans.Plan, bench: Bench, seconds: float) -> Samples:
     """All kernels of a plan, as rows."""
     jobs = plan.jobs(bench)
-    measure.rounds([*jobs[:1] * SMALLEST_VISITS, *jobs], seconds)
+    measure.rounds([*jobs[:1] * SMALLEST_VISITS, *jobs], seconds, bench)
     return samples([job.steps() for job in jobs], bench.element_bytes, hidden_host=bench.device == "cuda")
 
 
