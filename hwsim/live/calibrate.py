@@ -34,7 +34,7 @@ from hwsim.specs.library import load_hardware
 from hwsim.units import MIB
 
 DEVICES = ("cpu", "cuda")
-KERNELS_S, COLLECTIVES_S, RATES_S = 65.0, 11.0, 3.0
+KERNELS_S, COLLECTIVES_S, RATES_S = 60.0, 11.0, 3.0
 """Time given to kernels, to each group of processes that talk, and to memory and launches. [s]"""
 PATIENCE = 5.0
 """Times its share after which a group of processes is given up."""

@@ -323,9 +323,9 @@ def rounds(jobs: list[Repeated], budget_s: float, bench: Bench) -> int:
     """Visit all jobs in turn for `budget_s`, each at least once, and say how often the last one was visited.
 
     What disturbs the machine for a while then disturbs all alike, and the least time of each is one that nothing did.
-    On a busy machine up to as much time again is spent waiting for quiet moments.
+    On a busy machine up to half as much time again is spent waiting for quiet moments.
     """
-    quiet = Quiet(bench, budget_s)
+    quiet = Quiet(bench, 0.5 * budget_s)
     spent, done = 0.0, 0
     while True:
         for job in jobs:

@@ -60,16 +60,18 @@ class Samples:
 def samples(steps: Sequence[Steps], element_bytes: float, hidden_host: bool = False) -> Samples:
     """Rows of steps; equal calls of one step are one row.
 
-    Every kernel carries its share of what is no kernel, unless the host works ahead of the device.
+    Every kernel carries its share of what is no kernel, so much for each and so much of its time, unless the host works
+    ahead of the device.
     """
     between = overhead_s(steps)
     added = 0.0 if hidden_host else between
+    longer = 1.0 if hidden_host else release(steps, between)
     gemm: list[tuple[float, ...]] = []
     attention: list[tuple[float, ...]] = []
     streams: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for each in steps:
-        for call, seconds in _distinct(each):
-            name, sizes = _plain(call.name), call.shapes
+        for call, alone in _distinct(each):
+            name, sizes, seconds = _plain(call.name), call.shapes, longer * alone
             if name in ("mm", "addmm"):
                 (m, k), (_, n) = sizes[-2:]
                 gemm.append((m, n, k, seconds + added))
@@ -77,7 +79,7 @@ def samples(steps: Sequence[Steps], element_bytes: float, hidden_host: bool = Fa
                 attention.append((*_attention(name, call), seconds + added))
             elif name in ARRAYS and call.phase != "optimizer" and (found := _moved(name, sizes)):
                 streams[ARRAYS[name][0]].append((found * element_bytes, seconds + added))
-        _add_loss(each, element_bytes, added, streams["loss"])
+        _add_loss(each, element_bytes, (added, longer), streams["loss"])
         if each.parameters:
             moved = float(adam_bytes(each.parameters, element_bytes, 0.0, 2.0 * element_bytes, element_bytes))
             streams["optimizer"].append((moved, each.wall["optimizer"]))
@@ -98,13 +100,28 @@ def overhead_s(steps: Sequence[Steps]) -> float:
     whole = [each for each in steps if each.parameters]
     if not whole:
         return 0.0
-    least = min(whole, key=lambda each: each.wall["forward"])
-    inside = [(call, s) for call, s in zip(least.calls, least.seconds, strict=True) if call.phase != "optimizer"]
-    spent = sum(s for call, s in inside if _plain(call.name) not in VIEWS)
+    wall, spent, kernels = _inside(min(whole, key=lambda each: each.wall["forward"]))
+    return max(wall - spent, 0.0) / max(kernels, 1)
+
+
+def release(steps: Sequence[Steps], between_s: float) -> float:
+    """Time of training steps over that of their kernels, beside the host's: memory given back and taken again. [-]"""
+    found = []
+    for wall, spent, kernels in (_inside(each) for each in steps if each.parameters):
+        if kernels:
+            found.append((wall - between_s * kernels) / max(spent, 1e-9))
+    return float(np.clip(np.median(found), 1.0, MOST_RELEASE)) if found else 1.0
+
+
+def _inside(steps: Steps) -> tuple[float, float, int]:
+    """Seconds of forward and backward pass, seconds of their operators without views, and their kernels."""
+    inside = [(call, s) for call, s in zip(steps.calls, steps.seconds, strict=True) if call.phase != "optimizer"]
+    spent = sum(float(s) for call, s in inside if _plain(call.name) not in VIEWS)
     kernels = sum(_is_kernel(_plain(call.name)) for call, _ in inside)
-    return float(max(least.wall["forward"] + least.wall["backward"] - spent, 0.0) / max(kernels, 1))
+    return steps.wall["forward"] + steps.wall["backward"], spent, kernels
 
 
+MOST_RELEASE = 1.25
 VIEWS = ("view", "t", "transpose", "detach", "split", "expand", "_unsafe_view", "unsqueeze", "squeeze", "alias")
 """Operators that move nothing: their time counts as that of the host."""
 
@@ -143,11 +160,12 @@ def _moved(name: str, sizes: tuple[tuple[int, ...], ...]) -> float:
     return arrays * prod(sizes[0])
 
 
-def _add_loss(steps: Steps, element_bytes: float, added: float, found: list[tuple[float, float]]) -> None:
+def _add_loss(steps: Steps, element_bytes: float, more: tuple[float, float], found: list[tuple[float, float]]) -> None:
     parts = [(call, s) for call, s in zip(steps.calls, steps.seconds, strict=True) if _plain(call.name) in LOSS]
     if parts:
         logits = prod(next(call.shapes[0] for call, _ in parts if _plain(call.name) == LOSS[0]))
-        seconds = sum(s for _, s in parts) + added * len(parts)
+        added, longer = more
+        seconds = longer * sum(s for _, s in parts) + added * len(parts)
         found.append((LOGIT_TRAFFIC * element_bytes * logits, seconds))
 
 
