@@ -253,22 +253,7 @@ def validate_published(group: str | None = None) -> Scoreboard:
 
 
 def calibrate(device: str = "cpu", *, threads: int | None = None, name: str | None = None) -> Calibration:
-    """Measure this machine with PyTorch and fit a hardware profile, in about two minutes.
-
-    Parameters
-    ----------
-    device
-        `cpu` or `cuda`.
-    threads
-        Of one process on a CPU; default: one for each core.
-    name
-        Id of the profile.
-
-    Returns
-    -------
-    Calibration
-        `.profile` is what `hardware=` takes, `.text` its YAML, `.to_dict()` the JSON with the error of each fit.
-    """
+    """Measure this machine: `.profile` is what `hardware=` takes (see `hwsim.live.calibrate.calibrate`)."""
     from hwsim.live.calibrate import calibrate as measured
 
     return measured(device, threads=threads, name=name)

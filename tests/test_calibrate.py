@@ -27,10 +27,11 @@ from hwsim.formulas.attention import AttentionMachine
 from hwsim.formulas.gemm import GemmMachine
 from hwsim.live import calibrate as live
 from hwsim.live import measure, plans
-from hwsim.live.measure import Call, Shape, Steps
+from hwsim.live.measure import Call, Steps
 from hwsim.live.processes import WorkerError, run_ranks
 from hwsim.live.samples import Samples, Streams, samples
 from hwsim.live.sheet import Facts
+from hwsim.live.steps import Shape
 from hwsim.specs.files import validate
 from hwsim.specs.library import load_hardware
 from hwsim.specs.reading import read_yaml

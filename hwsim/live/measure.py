@@ -21,30 +21,13 @@ import numpy as np
 
 from hwsim.errors import UsageError
 from hwsim.fitting.fitted import Column
+from hwsim.units import GIB, KIB, MIB
 
 AHEAD_CYCLES = 200_000_000
 """Clock cycles that a GPU is kept waiting while the host enqueues a step, so that no kernel waits for the host."""
 HALF = ("bf16", "fp16")
 PROBE, DISTURBED, PAUSE_S = 256, 1.5, 0.05
 """Edge of the multiply that tells a busy machine, how much slower it is then, and how long one waits. [s]"""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A small decoder, and the batch it is trained on."""
-
-    hidden: int
-    heads: int
-    layers: int
-    vocab: int
-    seq: int
-    batch: int
-    tied: bool = True
-
-    @property
-    def tokens(self) -> int:
-        """Of a step."""
-        return self.seq * self.batch
 
 
 @dataclass(frozen=True)
@@ -164,108 +147,6 @@ Step = Callable[[Callable[[str], None]], None]
 """Runs once, and says which phase begins."""
 
 
-def training_step(shape: Shape, bench: Bench) -> tuple[Step, int]:
-    """A training step of a plain eager decoder with AdamW, and how many parameters it has."""
-    torch = torch_module()
-    nn, functional = torch.nn, torch.nn.functional
-    width, heads = shape.hidden, shape.heads
-
-    def layer() -> Any:
-        names = {"n1": nn.LayerNorm(width), "qkv": nn.Linear(width, 3 * width), "out": nn.Linear(width, width)}
-        rest = {"n2": nn.LayerNorm(width), "up": nn.Linear(width, 4 * width), "down": nn.Linear(4 * width, width)}
-        return nn.ModuleDict(names | rest)
-
-    parts = nn.ModuleDict({
-        "token": nn.Embedding(shape.vocab, width), "position": nn.Embedding(shape.seq, width),
-        "layers": nn.ModuleList(layer() for _ in range(shape.layers)), "norm": nn.LayerNorm(width),
-        "head": nn.Linear(width, shape.vocab, bias=False),
-    })  # fmt: skip
-    if shape.tied:
-        parts["head"].weight = parts["token"].weight
-    parts = parts.to(bench.device, bench.torch_dtype)
-    optimizer = torch.optim.AdamW(parts.parameters())
-    tokens, targets = (torch.randint(0, shape.vocab, (shape.batch, shape.seq), device=bench.device) for _ in range(2))
-    places = torch.arange(shape.seq, device=bench.device)
-
-    def attended(x: Any, each: Any) -> Any:
-        query, key, value = (
-            part.view(shape.batch, shape.seq, heads, -1).transpose(1, 2)
-            for part in each["qkv"](each["n1"](x)).split(width, -1)
-        )
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return each["out"](mixed.transpose(1, 2).reshape(shape.batch, shape.seq, width))
-
-    def loss() -> Any:
-        x = parts["token"](tokens) + parts["position"](places)
-        for each in parts["layers"]:
-            x = x + attended(x, each)
-            x = x + each["down"](functional.gelu(each["up"](each["n2"](x))))
-        return functional.cross_entropy(parts["head"](parts["norm"](x)).flatten(0, 1), targets.flatten())
-
-    def step(begin: Callable[[str], None]) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        begin("forward")
-        value = loss()
-        begin("backward")
-        value.backward()
-        begin("optimizer")
-        optimizer.step()
-
-    return step, sum(each.numel() for each in parts.parameters())
-
-
-def linear_step(m: int, n: int, k: int, bench: Bench) -> tuple[Step, int]:
-    """A linear layer forward and backward; its weights change from call to call as those of a deep model do."""
-    torch = torch_module()
-    copies = max(2, min(8, int(2**27 / (bench.element_bytes * n * k))))
-    weights = [bench.normal(n, k, grad=True) for _ in range(copies)]
-    source, gradient = bench.normal(m, k, grad=True), bench.normal(m, n)
-    turn = iter(range(10**9))
-
-    def step(begin: Callable[[str], None]) -> None:
-        weight = weights[next(turn) % copies]
-        weight.grad = source.grad = None
-        begin("forward")
-        result = torch.nn.functional.linear(source * 1.0, weight)
-        begin("backward")
-        result.backward(gradient)
-        begin("optimizer")
-
-    return step, 0
-
-
-def attention_step(batch: int, heads: int, seq: int, width: int, causal: bool, bench: Bench) -> tuple[Step, int]:
-    """Attention forward and backward, without the rest."""
-    torch = torch_module()
-    query, key, value = (bench.normal(batch, heads, seq, width, grad=True) for _ in range(3))
-    gradient = bench.normal(batch, heads, seq, width)
-
-    def step(begin: Callable[[str], None]) -> None:
-        query.grad = key.grad = value.grad = None
-        begin("forward")
-        mixed = torch.nn.functional.scaled_dot_product_attention(query * 1.0, key, value, is_causal=causal)
-        begin("backward")
-        mixed.backward(gradient)
-        begin("optimizer")
-
-    return step, 0
-
-
-def decode_step(batch: int, heads: int, keys: int, width: int, bench: Bench) -> tuple[Step, int]:
-    """One query per sequence over a cache of keys and values."""
-    torch = torch_module()
-    query = bench.normal(batch, heads, 1, width)
-    key, value = (bench.normal(batch, heads, keys, width) for _ in range(2))
-
-    def step(begin: Callable[[str], None]) -> None:
-        begin("forward")
-        with torch.no_grad():
-            torch.nn.functional.scaled_dot_product_attention(query, key, value)
-        begin("optimizer")
-
-    return step, 0
-
-
 class Repeated:
     """A step that is run now and then, with the clock and without it by turns."""
 
@@ -297,14 +178,13 @@ class Quiet:
     """Tells by a small multiply whether others use the machine, and waits for a moment in which they do not."""
 
     def __init__(self, bench: Bench, patience_s: float) -> None:
-        torch, one = torch_module(), bench.normal(PROBE, PROBE)
-        self._run = lambda: torch.mm(one, one)
+        self._one = bench.normal(PROBE, PROBE)
         self._bench, self._left_s = bench, patience_s
         self._best_s = min(self._probe_s() for _ in range(20))
 
     def _probe_s(self) -> float:
         begin = time.perf_counter()
-        self._run()
+        self._one.mm(self._one)
         self._bench.wait()
         return time.perf_counter() - begin
 
@@ -362,7 +242,7 @@ def _phases(step: Step, bench: Bench) -> dict[str, float]:
 def copy_rate(bench: Bench, cache_bytes: float, budget_s: float) -> float:
     """Best rate of large copies and adds, read plus written. [byte/s]"""
     torch = torch_module()
-    count = int(min(max(8.0 * cache_bytes, 2.0**27), 2.0**30) / 4.0)
+    count = int(min(max(8.0 * cache_bytes, MIB * 128), GIB) / 4.0)
     source, target = (torch.zeros(count, device=bench.device) for _ in range(2))
     found = 0.0
     for run, arrays in ((lambda: target.copy_(source), 2), (lambda: torch.add(source, target, out=target), 3)):
@@ -402,7 +282,7 @@ def cpu_cache_bytes() -> float:
     found = 0.0
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text(encoding="ascii").strip()
-        scale = {"K": 2.0**10, "M": 2.0**20}.get(text[-1:], 1.0)
+        scale = {"K": KIB, "M": MIB}.get(text[-1:], 1.0)
         found = max(found, scale * float(text.rstrip("KMG") or 0))
     return found
 

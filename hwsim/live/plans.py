@@ -5,15 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-from hwsim.live.measure import (
-    Bench,
-    Repeated,
-    Shape,
-    attention_step,
-    decode_step,
-    linear_step,
-    training_step,
-)
+from hwsim.live.measure import Bench, Repeated
+from hwsim.live.steps import Shape, attention_step, decode_step, linear_step, training_step
 
 
 @dataclass(frozen=True)

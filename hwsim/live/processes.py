@@ -91,7 +91,9 @@ def _tell(worker: subprocess.Popen[bytes], order: Mapping[str, Any]) -> None:
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
+    if stream is None:
+        msg = "a process of the measurement has no pipe"
+        raise WorkerError(msg)
     return stream
 
 

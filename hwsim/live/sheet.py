@@ -9,7 +9,7 @@ from typing import Any
 from hwsim.errors import UsageError, shorten
 from hwsim.specs.hardware import Accelerator
 from hwsim.specs.library import load_hardware
-from hwsim.units import GB, GIB, MIB, TERA
+from hwsim.units import GB, GIB, MIB, TERA, show
 
 KNOWN = {
     "H100 80GB": "h100-sxm-80", "H100 PCIe": "h100-pcie-80", "H100 NVL": "h100-nvl-94", "H200": "h200-sxm-141",
@@ -101,8 +101,8 @@ def accelerator_fields(facts: Facts) -> dict[str, Any]:
             "attention": {"forward_efficiency": 0.5, "backward_efficiency": 0.4, "softmax_width": 40,
                           "overhead_keys": 50, "memory_efficiency": 0.8, "latency": "10 us"},
             "stream": {"efficiency": 0.8, "latency": "5 us"},
-            "launch": f"{1e6 * facts.launch_s:.2f} us",
-            "graph_launch": f"{1e6 * facts.launch_s:.2f} us",
+            "launch": show(facts.launch_s, "s"),
+            "graph_launch": show(facts.launch_s, "s"),
         },
         "confidence": "mixed",
         "notes": _notes(facts),
@@ -124,7 +124,7 @@ def _notes(facts: Facts) -> str:
         return "Measured by hwsim calibrate: kernels inside training steps, without the host."
     return (
         f"Measured by hwsim calibrate. A device is one process with {facts.threads} threads; processes on one machine "
-        f"share its cores and memory. Every kernel carries {1e6 * facts.overhead_s:.1f} us of Python and autograd."
+        f"share its cores and memory. Every kernel carries {show(facts.overhead_s, 's')} of Python and autograd."
     )
 
 
