@@ -358,7 +358,7 @@ def test_wrong_flags_are_refused_in_one_line(tmp_path: Path, capsys: pytest.Capt
 def test_a_small_calibration_of_this_machine() -> None:
     pytest.importorskip("torch")
     parts: list[str] = []
-    found = live.calibrate("cpu", plan=QUICK, seconds=4.0, advance=parts.append)
+    found = live.calibrate("cpu", plan=QUICK, seconds=2.0, advance=parts.append)
     assert parts == list(live.PARTS)
     hardware = load_hardware(found.profile)
     assert validate(type(hardware.accelerator), read_document(found)) == hardware.accelerator
@@ -366,7 +366,7 @@ def test_a_small_calibration_of_this_machine() -> None:
         model={"layers": 2, "hidden": 64, "heads": 2, "vocab": 256}, hardware=found.profile, gpus=1, global_batch=2,
         micro_batch=2, seq_len=32, precision="fp32",
     ).to_dict()["step_time_s"]  # fmt: skip
-    assert 1e-4 < step < 1.0
+    assert 1e-5 < step < 60.0
     assert hwsim.collective_time(found.profile, "all_reduce", bytes=1e6, devices=2) > 1e-5
 
 

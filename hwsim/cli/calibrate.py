@@ -12,8 +12,8 @@ from hwsim.cli.output import emit, progress, refuse_unwritable, write_file
 from hwsim.errors import UsageError
 
 MEASURING = "Measuring"
-BUSY = 0.25
-"""Share by which steps may usually be slower than the fastest one before the user is told."""
+BUSY = 0.15
+"""Share of the moments in which others may use the machine before the user is told."""
 
 
 def calibrate(
@@ -51,8 +51,8 @@ def calibrate(
     with progress(len(PARTS), "measuring") as advance:
         found = measured(device, threads=threads, name=name, advance=advance)
     if found.facts.busy > BUSY:
-        usual = f"a step usually took {found.facts.busy:.0%} longer than its fastest run"
-        typer.echo(f"hwsim: the machine was busy with other work ({usual}): calibrate again when it is not", err=True)
+        often = f"in {found.facts.busy:.0%} of the moments looked at"
+        typer.echo(f"hwsim: others used the machine {often}: calibrate again when it is quiet", err=True)
     if output is not None:
         write_file(Path(output), found.text)
     data = found.to_dict() | {"written": output}

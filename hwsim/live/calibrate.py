@@ -34,8 +34,10 @@ from hwsim.specs.library import load_hardware
 from hwsim.units import MIB
 
 DEVICES = ("cpu", "cuda")
-KERNELS_S, COLLECTIVES_S, RATES_S = 60.0, 11.0, 3.0
-"""Time given to kernels, to each group of processes that talk, and to memory and launches. [s]"""
+KERNELS_S, RATES_S = 60.0, 3.0
+"""Time given to kernels, and to memory and launches. [s]"""
+TALK_SHARE = 0.18
+"""Time given to each group of processes that talk, over that of the kernels."""
 PATIENCE = 5.0
 """Times its share after which a group of processes is given up."""
 SMALLEST_VISITS = 6
@@ -151,7 +153,7 @@ def calibrate(
         rate = measure.copy_rate(bench, cache, RATES_S)
         launch = measure.launch_s(bench, RATES_S / 10.0)
     advance("collectives")
-    talk = _talk(_groups(chosen, device), chosen, device)
+    talk = _talk(_groups(chosen, device), chosen, device, TALK_SHARE * seconds)
     advance("fits")
     facts = _facts(bench, rows, count, cache, rate, launch, name)
     return fitted(facts, rows, talk, time.monotonic() - begin)
@@ -178,8 +180,9 @@ def _gpu() -> Any:
 def _kernels(plan: plans.Plan, bench: Bench, seconds: float) -> Samples:
     """All kernels of a plan, as rows."""
     jobs = plan.jobs(bench)
-    measure.rounds([*jobs[:1] * SMALLEST_VISITS, *jobs], seconds, bench)
-    return samples([job.steps() for job in jobs], bench.element_bytes, hidden_host=bench.device == "cuda")
+    busy = measure.rounds([*jobs[:1] * SMALLEST_VISITS, *jobs], seconds, bench)
+    found = samples([job.steps() for job in jobs], bench.element_bytes, hidden_host=bench.device == "cuda")
+    return replace(found, busy=busy)
 
 
 def _groups(plan: plans.Plan, device: str) -> tuple[int, ...]:
@@ -187,16 +190,16 @@ def _groups(plan: plans.Plan, device: str) -> tuple[int, ...]:
     return tuple(size for size in plan.groups if size <= most)
 
 
-def _talk(groups: tuple[int, ...], plan: plans.Plan, device: str) -> Talk:
+def _talk(groups: tuple[int, ...], plan: plans.Plan, device: str, seconds: float) -> Talk:
     """Collectives of processes that talk."""
     found: dict[CollectiveName, list[tuple[float, float, float]]] = {}
     for ranks in groups:
         with tempfile.TemporaryDirectory() as folder:
             arguments = {
                 "device": device, "store": str(Path(folder) / "store"), "sizes": list(plan.messages),
-                "budget_s": COLLECTIVES_S, "threads": 1,
+                "budget_s": seconds, "threads": 1,
             }  # fmt: skip
-            rows, *_ = run_ranks("hwsim.live.talk:measure", ranks, arguments, 60.0 + PATIENCE * COLLECTIVES_S)
+            rows, *_ = run_ranks("hwsim.live.talk:measure", ranks, arguments, 60.0 + PATIENCE * seconds)
         for kind, size, seconds in rows:
             found.setdefault(kind, []).append((size, ranks, seconds))
     columns = {kind: np.array(rows, np.float64).T for kind, rows in found.items()}

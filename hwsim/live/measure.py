@@ -26,6 +26,7 @@ from hwsim.units import GIB, KIB, MIB
 AHEAD_CYCLES = 200_000_000
 """Clock cycles that a GPU is kept waiting while the host enqueues a step, so that no kernel waits for the host."""
 HALF = ("bf16", "fp16")
+FEWEST_ROUNDS, MOST_BUDGETS = 5, 3.0
 PROBE, DISTURBED, PAUSE_S = 256, 1.5, 0.05
 """Edge of the multiply that tells a busy machine, how much slower it is then, and how long one waits. [s]"""
 
@@ -53,8 +54,6 @@ class Steps:
     wall: dict[str, float]
     """Of each phase without the clock. [s]"""
     parameters: int
-    busy: float = 0.0
-    """Median over least time of a step, less one: what others did to the machine meanwhile."""
 
 
 def torch_module() -> Any:
@@ -169,9 +168,7 @@ class Repeated:
         """What was seen so far."""
         quiet = np.min(np.array(self._clocked), axis=0)
         wall = {phase: min(each[phase] for each in self._plain) for phase in self._plain[0]}
-        usual = float(np.median([sum(each.values()) for each in self._plain]))
-        busy = usual / max(min(sum(each.values()) for each in self._plain), 1e-9) - 1.0
-        return Steps(self._calls, np.asarray(quiet, np.float64), wall, self._parameters, busy)
+        return Steps(self._calls, np.asarray(quiet, np.float64), wall, self._parameters)
 
 
 class Quiet:
@@ -181,6 +178,12 @@ class Quiet:
         self._one = bench.normal(PROBE, PROBE)
         self._bench, self._left_s = bench, patience_s
         self._best_s = min(self._probe_s() for _ in range(20))
+        self._asked = self._disturbed = 0
+
+    @property
+    def busy(self) -> float:
+        """Share of the moments looked at in which others used the machine."""
+        return self._disturbed / max(self._asked, 1)
 
     def _probe_s(self) -> float:
         begin = time.perf_counter()
@@ -190,27 +193,32 @@ class Quiet:
 
     def wait(self) -> None:
         """Return when the machine is quiet, or patience is at an end."""
-        while self._left_s > 0.0:
+        while True:
             found = [self._probe_s() for _ in range(3)]
             self._best_s = min(self._best_s, *found)
+            self._asked += 1
             if max(found) < DISTURBED * self._best_s:
+                return
+            self._disturbed += 1
+            if self._left_s <= 0.0:
                 return
             time.sleep(PAUSE_S)
             self._left_s -= PAUSE_S
 
 
-def rounds(jobs: list[Repeated], budget_s: float, bench: Bench) -> int:
-    """Visit all jobs in turn for `budget_s`, each at least once, and say how often the last one was visited.
+def rounds(jobs: list[Repeated], budget_s: float, bench: Bench) -> float:
+    """Visit all jobs in turn for `budget_s`, and tell how busy others kept the machine (see `Quiet.busy`).
 
-    What disturbs the machine for a while then disturbs all alike, and the least time of each is one that nothing did.
-    On a busy machine up to half as much time again is spent waiting for quiet moments.
+    What disturbs the machine for a while then disturbs all alike, and the least time of each is one that nothing did,
+    if there are enough: on a busy machine it takes up to `MOST_BUDGETS` times as long until each has been visited
+    `FEWEST_ROUNDS` times, and up to half as much time again is spent waiting for quiet moments.
     """
     quiet = Quiet(bench, 0.5 * budget_s)
     spent, done = 0.0, 0
     while True:
         for job in jobs:
-            if done and spent > budget_s:
-                return done
+            if done and spent > budget_s and (done >= FEWEST_ROUNDS or spent > MOST_BUDGETS * budget_s):
+                return quiet.busy
             quiet.wait()
             begin = time.perf_counter()
             job.visit()

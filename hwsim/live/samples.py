@@ -54,7 +54,7 @@ class Samples:
     overhead_s: float
     """What Python and autograd add to a kernel in a step; the rows have it."""
     busy: float = 0.0
-    """Median over least time of a step, less one, over all steps."""
+    """Share of the moments looked at in which others used the machine."""
 
 
 def samples(steps: Sequence[Steps], element_bytes: float, hidden_host: bool = False) -> Samples:
@@ -91,7 +91,6 @@ def samples(steps: Sequence[Steps], element_bytes: float, hidden_host: bool = Fa
         backward=Rows(*rows[backward].T),
         streams={kind: Streams(*np.array(rows).T) for kind, rows in streams.items() if rows},
         overhead_s=between,
-        busy=float(np.median([each.busy for each in steps])),
     )
 
 
