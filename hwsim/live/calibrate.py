@@ -190,16 +190,16 @@ def _groups(plan: plans.Plan, device: str) -> tuple[int, ...]:
     return tuple(size for size in plan.groups if size <= most)
 
 
-def _talk(groups: tuple[int, ...], plan: plans.Plan, device: str, seconds: float) -> Talk:
+def _talk(groups: tuple[int, ...], plan: plans.Plan, device: str, budget_s: float) -> Talk:
     """Collectives of processes that talk."""
     found: dict[CollectiveName, list[tuple[float, float, float]]] = {}
     for ranks in groups:
         with tempfile.TemporaryDirectory() as folder:
             arguments = {
                 "device": device, "store": str(Path(folder) / "store"), "sizes": list(plan.messages),
-                "budget_s": seconds, "threads": 1,
+                "budget_s": budget_s, "threads": 1,
             }  # fmt: skip
-            rows, *_ = run_ranks("hwsim.live.talk:measure", ranks, arguments, 60.0 + PATIENCE * seconds)
+            rows, *_ = run_ranks("hwsim.live.talk:measure", ranks, arguments, 60.0 + PATIENCE * budget_s)
         for kind, size, seconds in rows:
             found.setdefault(kind, []).append((size, ranks, seconds))
     columns = {kind: np.array(rows, np.float64).T for kind, rows in found.items()}
