@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hwsim.api import (
+        calibrate,
         collective_time,
         count_parameters,
         estimate_training,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
+    "calibrate",
     "collective_time",
     "count_parameters",
     "estimate_training",

@@ -33,6 +33,7 @@ from hwsim.specs.strategy import COLUMN_NAMES, Strategies, as_written, strategie
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hwsim.live.calibrate import Calibration
     from hwsim.validation.published import Scoreboard
 
 DEFAULT_HARDWARE = "h100-sxm-80"
@@ -253,6 +254,13 @@ def validate_published(group: str | None = None) -> Scoreboard:
     return scoreboard(chosen)
 
 
+def calibrate(device: str = "cpu", *, threads: int | None = None, name: str | None = None) -> Calibration:
+    """Measure this machine: `.profile` is what `hardware=` takes (see `hwsim.live.calibrate.calibrate`)."""
+    from hwsim.live.calibrate import calibrate as measured
+
+    return measured(device, threads=threads, name=name)
+
+
 def count_parameters(model: ModelLike) -> Parameters:
     """Parameter counts of a model: total, active, non_embedding, matmul, layer."""
     return parameters(load_model(model))
@@ -380,7 +388,7 @@ def _plain(value: Any) -> Any:
 
 
 __all__ = [
-    "Hardware", "InfeasibleError", "Model", "Plan", "Strategies", "TrainingEstimate", "collective_time",
+    "Hardware", "InfeasibleError", "Model", "Plan", "Strategies", "TrainingEstimate", "calibrate", "collective_time",
     "count_parameters", "estimate_training", "evaluate", "explain", "load_hardware", "load_model", "operator_time",
     "plan", "strategies",
     "validate_published",

@@ -23,6 +23,7 @@ from hwsim.fitting.solver import Coefficient, solve
 from hwsim.fitting.tables import positive, read_table
 from hwsim.report.fits import fit_rows, fits_view
 from hwsim.report.terminal import as_text
+from hwsim.specs.library import load_hardware
 
 PROFILES = Path(__file__).parents[1] / "hardware_profiles"
 TRUE = {
@@ -41,7 +42,8 @@ def _table(profile: str, gpu: str, values: dict[str, Any], noise: float, rows: i
     m = rng.choice([1, 2, 7, 16, 64, 128, 500, 1024, 4096, 8192, 32768], rows)
     n, k = (rng.choice([64, 256, 1024, 1536, 4096, 8192, 16384], rows) for _ in range(2))
     shapes = gemm.Shapes(*(x.astype(float) for x in (m, n, k)), np.ones(rows), np.ones(rows), 2.0)
-    time = shapes.predict(gemm.machine_of(profile, "bf16", values)) * np.exp(rng.normal(0.0, noise, rows))
+    device = load_hardware(profile).accelerator
+    time = shapes.predict(gemm.machine_of(device, "bf16", values)) * np.exp(rng.normal(0.0, noise, rows))
     time[:: max(rows // 20, 1)] *= 1.8
     return pd.DataFrame(
         {"gpu": gpu, "source": "made", "framework": "torch", "dtype": "bfloat16", "m": m, "n": n, "k": k,

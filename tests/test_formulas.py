@@ -121,7 +121,7 @@ def _attention_machine(d: Draw) -> AttentionMachine:
         d.real(1e6, 1e21), d.real(1e6, 1e18), d.whole(1, 10**5), d.real(0, 1e12), d.real(1e-4, 1), d.real(1e-4, 1),
         d.whole(0, 10**5), d.whole(1, 4096), d.whole(0, 10**5), d.real(0, 10), d.real(1e-4, 1), d.real(0, 1e4),
         d.real(0, 1e4), d.real(0, 1e4), d.real(1, 100), d.whole(1, 4096), d.whole(1, 4096), d.whole(1, 10**5),
-        d.whole(0, 10**5),
+        d.whole(0, 10**5), d.pick(0, 0, 128, 512),
     )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ def update_s(setting: Setting, updated: Weights) -> Numeric:
     others = updated.trained - updated.matrices
     moved = adam_bytes(updated.matrices, gradient, numbers.master, state.matrix, numbers.weight)
     moved = moved + adam_bytes(others, gradient, numbers.master, state.other, numbers.weight)
-    seconds = setting.device.seconds(Stream(moved))
+    seconds = setting.device.seconds(Stream(moved, kind="optimizer"))
     if not state.orthogonalises:
         return seconds
     width = float(setting.model.hidden)

@@ -9,13 +9,12 @@ from typing import Any
 import typer
 
 from hwsim import __version__
-from hwsim.cli import catalog, estimate, fit, planning, validate
+from hwsim.cli import calibrate, catalog, estimate, fit, planning, validate
 from hwsim.errors import HwsimError, did_you_mean
 
 CommandLineError: Any = typer.BadParameter.__mro__[2]
 """Base of typer's errors about flags: typer brings its own click or uses the installed one."""
-NOT_BUILT = ("infer", "simulate", "sensitivity", "size", "new", "faq", "whatif", "report", "calibrate",
-             "export")  # fmt: skip
+NOT_BUILT = ("infer", "simulate", "sensitivity", "size", "new", "faq", "whatif", "report", "export")
 """Commands of the contract that are still to come."""
 CLEARER = {
     r"^Invalid value for ": "",
@@ -46,6 +45,7 @@ app.command("plan")(planning.plan)
 estimates.command("train")(estimate.train)
 app.command("explain")(estimate.explain)
 app.command("fit")(fit.fit)
+app.command("calibrate")(calibrate.calibrate)
 for group, kind in ((models, catalog.MODELS), (hardware, catalog.HARDWARE)):
     group.command("list")(kind.list)
     group.command("show")(kind.show)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +27,8 @@ class Device:
     gemm: GemmMachine
     attention: AttentionMachine
     stream: StreamMachine
+    kinds: Mapping[str, StreamMachine] = field(default_factory=dict)
+    """Memory-bound kernels that were measured apart, by kind."""
     cached: AttentionMachine | None = None
     """Decode over a KV cache of another dtype; none: as `attention`."""
 
@@ -48,7 +50,8 @@ class Device:
         if isinstance(work, Attention):
             return self._attention_s(work)
         if isinstance(work, Stream):
-            return np.where(np.asarray(work.memory_bytes) > 0, stream_s(work.memory_bytes, self.stream), 0.0)
+            machine = self.kinds.get(work.kind or "", self.stream)
+            return np.where(np.asarray(work.memory_bytes) > 0, stream_s(work.memory_bytes, machine), 0.0)
         return 0.0
 
     def _attention_s(self, work: Attention) -> Numeric:
@@ -137,10 +140,12 @@ def device(
         peak = {"peak_flops_per_s": rate if dtype in own else min(half, rate)}
         return _bind(AttentionMachine, own.get(dtype, attention), shared | peak)
 
+    streams = accelerator.kernels.stream
     result = Device(
         gemm=_bind(GemmMachine, _of_dtype(gemm, compute), shared | {"peak_flops_per_s": peaks[compute]}),
         attention=fused(compute),
-        stream=_bind(StreamMachine, accelerator.kernels.stream, shared),
+        stream=_bind(StreamMachine, streams, shared),
+        kinds={str(kind): _bind(StreamMachine, curve, shared) for kind, curve in streams.kinds.items()},
         cached=fused(cache) if cache and cache != compute else None,
     )
     return result.at_clock(_clock_share(accelerator)) if training else result

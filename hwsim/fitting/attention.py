@@ -7,7 +7,7 @@ training kernels or published rates, for the forward coefficients stand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -170,7 +170,7 @@ def fit_device(profile: str, table: pd.DataFrame, backward: Rows) -> Iterator[Fi
             alone = not (part["kv_dtype"] == DTYPES["bf16"]).any()
             enough = {"bf16": enough["fp8"]} if alone else {}
         for dtype, chosen in enough.items():
-            named = f"{' and '.join(sorted(set(chosen['kernel'])))}, {dtype}"
+            named = f"aiconfigurator ({' and '.join(sorted(set(chosen['kernel'])))}, {dtype})"
             yield fit_curve(profile, _at(place, dtype), Sample(device, dtype, columns(chosen)), backward, named)
 
 
@@ -203,9 +203,16 @@ def of_dtype(table: pd.DataFrame, dtype: str) -> pd.DataFrame:
     return pd.concat([prefill, decode]) if min(len(prefill), len(decode)) >= FEW else table[:0]
 
 
-def fit_curve(profile: str, place: tuple[str, ...], sample: Sample, backward: Rows, named: str) -> Fit:
+def fit_curve(
+    profile: str,
+    place: tuple[str, ...],
+    sample: Sample,
+    backward: Rows,
+    data: str,
+    traits_tried: Sequence[Mapping[str, float]] | None = None,
+) -> Fit:
     """One curve: the best traits, their coefficients, and the errors in and out of sample."""
-    tried = [(traits, sample.best(traits)) for traits in _traits()]
+    tried = [(traits, sample.best(traits)) for traits in traits_tried or _traits()]
     traits, values = min(tried, key=lambda pair: sample.miss(*pair))
 
     def fit(kept: npt.NDArray[np.bool_]) -> Any:
@@ -218,7 +225,7 @@ def fit_curve(profile: str, place: tuple[str, ...], sample: Sample, backward: Ro
     many = sample.rows.q_len > 1
     parts = parts_of(left, measured, {"prefill": many, "decode": ~many})
     bounds = at_bounds(COEFFICIENTS, values)
-    return Fit(profile, place, whole, f"aiconfigurator ({named})", inside, outside, parts=parts, at_bound=bounds)
+    return Fit(profile, place, whole, data, inside, outside, parts=parts, at_bound=bounds)
 
 
 def _traits() -> list[dict[str, float]]:

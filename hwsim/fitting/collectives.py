@@ -122,7 +122,7 @@ def _nccl_fits(
         fits[kind] = _as_fit(target, found, {kind: written(protocols)}, "collectives")
     for kind, lender in LENDERS.items():
         if kind not in fits and lender in fits:
-            protocols = _borrowed(kind, tier.collectives[lender])
+            protocols = borrowed(kind, tier.collectives[lender])
             tier = tier.model_copy(update={"collectives": {**tier.collectives, kind: protocols}})
             fits[kind] = replace(fits[lender], values={kind: written(protocols)}, data=f"as {lender}")
     return tier, fits
@@ -135,7 +135,7 @@ def _tree(quick: Protocol) -> Protocol:
     return quick.model_copy(update=change)
 
 
-def _borrowed(kind: CollectiveName, lender: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
+def borrowed(kind: CollectiveName, lender: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
     """Protocols of a collective that was not measured: those of its lender, for a send without the own share."""
     if kind != "send_recv":
         return lender
@@ -177,12 +177,16 @@ def _cells_of(rows: pd.DataFrame, gpu: str, library: str, kind: CollectiveName, 
 
 
 def _sharing(target: Target, cluster: Cluster, tier: Tier, rows: pd.DataFrame) -> float:
+    """The crowding of the machine's members."""
+    return crowded({kind: _nccl_cells(target, kind, rows) for kind in get_args(CollectiveName)}, cluster, tier)
+
+
+def crowded(measured: Mapping[CollectiveName, Cells], cluster: Cluster, tier: Tier) -> float:
     """The crowding under which large messages of all group sizes reach the same share of it, over all collectives."""
     flat = tier.model_copy(update={"sharing": 0.0})
     tried = np.arange(0.0, 2.001, 0.05)
     wrong = np.zeros(len(tried))
-    for kind in get_args(CollectiveName):
-        at = _nccl_cells(target, kind, rows)
+    for kind, at in measured.items():
         large = at.take(at.size >= LARGE)
         if len(large):
             slower = np.log(large.seconds / Place(cluster, flat, kind).predict((IDEAL,), large))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,3 +86,25 @@ def left_out(shapes: npt.NDArray[Any], fit: Callable[[npt.NDArray[np.bool_]], Ca
         if out.any() and not out.all():
             predicted[out] = fit(~out)()[out]
     return predicted
+
+
+def fit_rows(fits: Sequence[Fit]) -> list[dict[str, Any]]:
+    """Every fit with its errors and values, as `hwsim fit --format json` gives them."""
+    return [
+        {
+            "profile": fit.profile,
+            "place": ".".join(fit.path),
+            "data": fit.data,
+            "rows": fit.inside.rows,
+            **_errors("inside", fit.inside),
+            **_errors("outside", fit.outside),
+            **({"relative": fit.relative, **_errors("unseen", fit.unseen)} if fit.unseen else {}),
+            "values": fit.values,
+            "at_bound": list(fit.at_bound),
+        }
+        for fit in fits
+    ]
+
+
+def _errors(name: str, found: Errors) -> dict[str, float]:
+    return {f"{name}_median": found.median, f"{name}_p90": found.p90, f"{name}_bias": found.bias}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from hwsim.fitting.fitted import Column, Errors, Fit, errors, left_out
 from hwsim.fitting.solver import Coefficient, at_bounds, solve
 from hwsim.fitting.tables import positive, read_table, texts
 from hwsim.formulas.gemm import GemmMachine, gemm_s
-from hwsim.specs.hardware import GemmFit
+from hwsim.specs.hardware import Accelerator, GemmFit
 from hwsim.specs.library import ACCELERATORS, find, load_hardware
 
 TABLE, TRAINING = "kernels/gemm.csv.gz", "kernels/training_b200_a100pcie.csv.gz"
@@ -121,11 +122,12 @@ class Shapes:
     seconds: Column
     weight: Column
     input_bytes: float
+    output_bytes: float = 2.0
 
     def take(self, kept: npt.NDArray[np.bool_]) -> Shapes:
         """The rows of a mask."""
         rows = (self.m[kept], self.n[kept], self.k[kept], self.seconds[kept], self.weight[kept])
-        return Shapes(*rows, self.input_bytes)
+        return Shapes(*rows, self.input_bytes, self.output_bytes)
 
     @property
     def keys(self) -> npt.NDArray[np.int64]:
@@ -134,7 +136,7 @@ class Shapes:
 
     def predict(self, machine: GemmMachine) -> Column:
         """Seconds of every row."""
-        return np.asarray(gemm_s(self.m, self.n, self.k, machine, 1.0, self.input_bytes, 2.0), np.float64)
+        return np.asarray(gemm_s(self.m, self.n, self.k, machine, 1.0, self.input_bytes, self.output_bytes), np.float64)
 
 
 def fit_gemms(folder: Path) -> list[Fit]:
@@ -205,11 +207,25 @@ def shapes_of(rows: pd.DataFrame, dtype: str) -> Shapes:
 
 
 def _fit(target: Target, path: tuple[str, ...], rows: pd.DataFrame, dtype: str) -> Fit:
-    """Fit one curve, on all rows and with each fifth of the shapes left out."""
+    """Fit one curve on rows of the table."""
     shapes = shapes_of(rows, dtype)
-    coefficients = _coefficients(target, shapes, dtype)
-    start = curve_values(coefficients, np.array([c.rounded(c.start) for c in coefficients]))
-    machine = machine_of(target.sheet, dtype, start)
+    data = _words(rows, target.note if path == ("kernels", "gemm") else "")
+    device = load_hardware(target.sheet).accelerator
+    return fit_shapes(target.profile, path, data, (device, dtype), shapes, _coefficients(target, shapes, dtype))
+
+
+def fit_shapes(
+    profile: str,
+    path: tuple[str, ...],
+    data: str,
+    bound: tuple[Accelerator, str],
+    shapes: Shapes,
+    coefficients: Sequence[Coefficient],
+    neutral: Mapping[str, Any] = MappingProxyType({}),
+) -> Fit:
+    """Fit one curve of a device at a dtype on rows from wherever, on all and with each fifth of the shapes left out."""
+    start = curve_values(coefficients, np.array([c.rounded(c.start) for c in coefficients]), neutral)
+    machine = machine_of(*bound, start)
 
     def curve(values: Column) -> GemmMachine:
         named = zip(coefficients, values, strict=True)
@@ -222,10 +238,10 @@ def _fit(target: Target, path: tuple[str, ...], rows: pd.DataFrame, dtype: str) 
     whole = found(np.ones(len(shapes.m), bool))
     unseen = left_out(shapes.keys, lambda kept: lambda: shapes.predict(curve(found(kept))))
     return Fit(
-        profile=target.profile,
+        profile=profile,
         path=path,
-        values=curve_values(coefficients, whole),
-        data=_words(rows, target.note if path == ("kernels", "gemm") else ""),
+        data=data,
+        values=curve_values(coefficients, whole, neutral),
         inside=errors(shapes.predict(curve(whole)), shapes.seconds),
         outside=errors(unseen, shapes.seconds),
         at_bound=at_bounds(coefficients, whole),
@@ -240,15 +256,16 @@ def _coefficients(target: Target, shapes: Shapes, dtype: str) -> list[Coefficien
     return [replace(c, start=min(0.9 * least, c.high)) if c.name == slow and least > SLOW_CALL else c for c in found]
 
 
-def curve_values(coefficients: Sequence[Coefficient], values: Column) -> dict[str, Any]:
-    """Every field of a curve as the YAML writes it; what was not looked for is neutral."""
+def curve_values(
+    coefficients: Sequence[Coefficient], values: Column, neutral: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Every field of a curve as the YAML writes it; what was not looked for is as `neutral` says, else `NEUTRAL`."""
     found = {c.name: c.written(value) for c, value in zip(coefficients, values.tolist(), strict=True)}
-    return {name: found.get(name, NEUTRAL.get(name)) for name in GemmFit.model_fields}
+    return {name: found.get(name, neutral.get(name, NEUTRAL.get(name))) for name in GemmFit.model_fields}
 
 
-def machine_of(profile: str, dtype: str, values: Mapping[str, Any]) -> GemmMachine:
-    """A device of the profiles with a curve that its YAML need not have."""
-    accelerator = load_hardware(profile).accelerator
+def machine_of(accelerator: Accelerator, dtype: str, values: Mapping[str, Any]) -> GemmMachine:
+    """A device with a curve that its YAML need not have."""
     peak = dtype if getattr(accelerator.peak, dtype) else "fp16"
     curve = GemmFit.model_validate(values)
     fields = {name: name.removesuffix("_s") for name in GemmMachine._fields}
@@ -261,7 +278,9 @@ def _unseen(target: Target, rows: pd.DataFrame, half: Mapping[str, dict[str, Any
     if target.relative not in half:
         return None
     shapes = shapes_of(rows[rows["dtype"] == HALF], HALF)
-    return errors(shapes.predict(machine_of(target.sheet, HALF, half[target.relative])), shapes.seconds)
+    return errors(
+        shapes.predict(machine_of(load_hardware(target.sheet).accelerator, HALF, half[target.relative])), shapes.seconds
+    )
 
 
 def _words(rows: pd.DataFrame, note: str) -> str:

@@ -23,6 +23,8 @@ LONGEST_TEXT = 2000
 """Characters that a source may have."""
 BESIDE = "libraries"
 """Field of a tier that says nothing of its own protocols."""
+PARTS = ("dtypes", "kinds")
+"""Fields of a curve that hold curves of their own, which its source speaks of too."""
 LAST = "dtypes"
 """Field of a curve that stays behind its numbers."""
 
@@ -61,15 +63,25 @@ def with_fits(text: str, path: Path, fits: Sequence[Fit], date: str) -> str:
         raise InputFileError([f"{printable(path)}: is no YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(document, CommentedMap):
         raise InputFileError([f"{printable(path)}: is no profile"])
+    lay_fits(document, path, fits, date)
+    return dumped(document)
+
+
+def lay_fits(document: CommentedMap, path: Path, fits: Sequence[Fit], date: str, by: str = "hwsim fit") -> None:
+    """Put fits into their places of a profile that was read or made; `by` is the command that found them."""
     for fit in fits:
         node = _place(document, fit.path, path)
         for key, value in fit.values.items():
-            _set(node, key, _styled(value))
+            _set(node, key, styled(value))
         if fit.path[-1] != BESIDE or fit.path[0] != "tiers":
             _mark_measured(document, fit.path)
     for owner, own in _by_source(fits):
-        _set(_place(document, owner[:-1], path), owner[-1], _source(own, date))
-    buffer = io.StringIO()
+        _set(_place(document, owner[:-1], path), owner[-1], _source(own, date, by))
+
+
+def dumped(document: CommentedMap) -> str:
+    """The YAML of a profile."""
+    yaml, buffer = _yaml(), io.StringIO()
     yaml.dump(document, buffer)
     return buffer.getvalue()
 
@@ -126,18 +138,18 @@ def _set(node: CommentedMap, key: str, value: Any) -> None:
         node[key] = value
 
 
-def _styled(value: Any) -> Any:
+def styled(value: Any) -> Any:
     """A value as profiles are written: mappings and lists of plain values on one line."""
+    made: Any
     if isinstance(value, Mapping):
-        styled: Any = CommentedMap((key, _styled(item)) for key, item in value.items())
-        items = list(value.values())
+        made, items = CommentedMap((key, styled(item)) for key, item in value.items()), list(value.values())
     elif isinstance(value, list | tuple):
-        styled, items = CommentedSeq(_styled(item) for item in value), list(value)
+        made, items = CommentedSeq(styled(item) for item in value), list(value)
     else:
         return value
     if not any(isinstance(item, Mapping | list | tuple) for item in items):
-        styled.fa.set_flow_style()
-    return styled
+        made.fa.set_flow_style()
+    return made
 
 
 def _mark_measured(document: CommentedMap, fields: Sequence[str]) -> None:
@@ -159,7 +171,7 @@ def _by_source(fits: Sequence[Fit]) -> Iterator[tuple[tuple[str, ...], list[Fit]
     def owner(fit: Fit) -> tuple[str, ...]:
         if fit.path[0] == "tiers" and fit.path[-1] != BESIDE:
             return (*fit.path[:2], "source")
-        end = fit.path.index(LAST) if LAST in fit.path else len(fit.path)
+        end = next((fit.path.index(part) for part in PARTS if part in fit.path), len(fit.path))
         return ("sources", ".".join(fit.path[:end]))
 
     ordered = sorted(fits, key=lambda fit: (owner(fit), len(fit.path)))
@@ -167,15 +179,15 @@ def _by_source(fits: Sequence[Fit]) -> Iterator[tuple[tuple[str, ...], list[Fit]
         yield place, list(own)
 
 
-def _source(fits: Sequence[Fit], date: str) -> CommentedMap:
+def _source(fits: Sequence[Fit], date: str, by: str) -> CommentedMap:
     """What was fitted on what, how well, and when."""
-    text = "fitted by hwsim fit: " + "; ".join(map(_sentence, fits))
+    text = f"fitted by {by}: " + "; ".join(map(_sentence, fits))
     text = text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
     return CommentedMap(kind="measured", text=FoldedScalarString(text), date=DoubleQuotedScalarString(date))
 
 
 def _sentence(fit: Fit) -> str:
-    part = f"{fit.path[-1]}: " if LAST in fit.path else ""
+    part = f"{fit.path[-1]}: " if set(PARTS) & set(fit.path) else ""
     if fit.path[0] == "tiers":
         part = f"{', '.join(map(str, fit.values))}: "
     inside, outside = fit.inside, fit.outside
@@ -207,4 +219,4 @@ def replace_text(path: Path, text: str) -> None:
         raise UsageError(msg) from None
 
 
-__all__ = ["replace_text", "with_fits", "write_fits"]
+__all__ = ["dumped", "lay_fits", "replace_text", "styled", "with_fits", "write_fits"]

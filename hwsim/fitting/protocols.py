@@ -30,6 +30,8 @@ SPREAD = 0.03
 LOWEST = np.array([0.3e-6, 0.02e-6, 1e-3, -0.7])
 HIGHEST = np.array([5e-3, 300e-6, 4.0, 2.0])
 """Bounds of latency [s], time per step [s], efficiency over the best seen [-] and own share [-]."""
+MOST_EFFICIENT = 1.999
+"""What a profile may hold. [-]"""
 PULL = np.array([0.0, 0.02, 0.0, 0.05])
 """How hard the same four are held to `USUAL` where rows say nothing."""
 USUAL_HOP_S = 1e-6
@@ -123,6 +125,7 @@ def _protocols(place: Place, at: Cells, lines: Lines) -> tuple[Protocol, ...]:
     share = USUAL_SHARE if place.kind != "send_recv" else dict.fromkeys(USUAL_SHARE, 0.0)
     usual = np.concatenate([[0.0, np.log(USUAL_HOP_S), 0.0, share[algorithm]] for algorithm, _ in lines])
     low, high = (np.tile(_encoded(bound, scale), len(lines)) for bound in (LOWEST, HIGHEST))
+    high[2::4] = np.minimum(high[2::4], np.log(MOST_EFFICIENT))
 
     def miss(x: Column) -> Column:
         ratio = np.log(place.predict(_decoded(x, lines), at) / at.seconds) * at.weight

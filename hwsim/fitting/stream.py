@@ -8,8 +8,10 @@ vocabulary shard, a dozen passes over their output.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,17 +84,40 @@ def fit_device(profile: str, table: pd.DataFrame) -> Fit:
     cache = device.cache or 0.0
     alike = 1.0 / table.groupby("op")["bytes"].transform("size").to_numpy(np.float64)
     weights = alike * ((size <= SMALL * cache) | (size >= LARGE * cache))
+    shapes = table.groupby(["op", "num_tokens", "hidden", "tp", "ffn", "kv_heads"]).ngroup().to_numpy()
+    kernels = Kernels(size, measured, weights, shapes)
+    return fit_kernels(profile, ("kernels", "stream"), "Vidur (PyTorch, fp16)", device.memory.bandwidth, kernels)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Memory-bound kernels: bytes moved, seconds, how much each counts, and a number for each shape."""
+
+    size: Column
+    seconds: Column
+    weight: Column
+    shapes: npt.NDArray[Any]
+
+
+def fit_kernels(
+    profile: str,
+    path: tuple[str, ...],
+    data: str,
+    bandwidth_bytes_per_s: float,
+    kernels: Kernels,
+    coefficients: tuple[Coefficient, ...] = COEFFICIENTS,
+) -> Fit:
+    """Efficiency and latency of kernels from wherever, on all and with each fifth of the shapes left out."""
 
     def predict(at: Column, values: Column) -> Column:
-        return np.asarray(stream_s(at, StreamMachine(device.memory.bandwidth, values[0], 1e-6 * values[1])), np.float64)
+        return np.asarray(stream_s(at, StreamMachine(bandwidth_bytes_per_s, values[0], 1e-6 * values[1])), np.float64)
 
     def best(kept: npt.NDArray[np.bool_]) -> Column:
-        return solve(partial(predict, size[kept]), measured[kept], weights[kept], COEFFICIENTS)
+        part = partial(predict, kernels.size[kept])
+        return solve(part, kernels.seconds[kept], kernels.weight[kept], coefficients)
 
-    found = best(np.ones(len(size), dtype=bool))
-    shapes = table.groupby(["op", "num_tokens", "hidden", "tp", "ffn", "kv_heads"]).ngroup().to_numpy()
-    left = left_out(shapes, lambda kept: partial(predict, size, best(kept)))
-    values = {one.name: one.written(float(value)) for one, value in zip(COEFFICIENTS, found, strict=True)}
-    inside, outside = errors(predict(size, found), measured), errors(left, measured)
-    bounds = at_bounds(COEFFICIENTS, found)
-    return Fit(profile, ("kernels", "stream"), values, "Vidur (PyTorch, fp16)", inside, outside, at_bound=bounds)
+    found = best(np.ones(len(kernels.size), dtype=bool))
+    left = left_out(kernels.shapes, lambda kept: partial(predict, kernels.size, best(kept)))
+    values = {one.name: one.written(float(value)) for one, value in zip(coefficients, found, strict=True)}
+    inside, outside = errors(predict(kernels.size, found), kernels.seconds), errors(left, kernels.seconds)
+    return Fit(profile, path, values, data, inside, outside, at_bound=at_bounds(coefficients, found))

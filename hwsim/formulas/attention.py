@@ -73,6 +73,8 @@ class AttentionMachine(NamedTuple):
         Most query heads per key head that the decode kernel packs.
     decode_overhead_keys
         As `overhead_keys`, for a decode block.
+    mask_keys
+        Keys that a causal mask spares together or not at all, where that is more than `query_rows`.
     """
 
     peak_flops_per_s: Numeric
@@ -94,6 +96,7 @@ class AttentionMachine(NamedTuple):
     lone_rows: Numeric
     packed_heads: Numeric
     decode_overhead_keys: Numeric
+    mask_keys: Numeric = 0.0
 
 
 def attended_pairs(q_len: Numeric, kv_len: Numeric, causal: Numeric) -> Numeric:
@@ -190,7 +193,10 @@ def _pairs(
     decode = _decode_pairs(batch, kv_len, heads, kv_heads, m)
     rows = m.query_rows * np.ceil(q_len / m.query_rows)
     seen = np.maximum(kv_len, np.minimum(kv_len + QUERY_BLOCK, q_len))
-    keys = seen - 0.5 * causal * np.minimum(rows - m.query_rows, kv_len) + m.overhead_keys
+    spared = np.minimum(rows - m.query_rows, kv_len)
+    if np.any(np.asarray(m.mask_keys) > 0):
+        spared = np.minimum(spared, np.maximum(np.minimum(rows, kv_len) - m.mask_keys, 0.0))
+    keys = seen - 0.5 * causal * spared + m.overhead_keys
     longest = np.minimum(rows, QUERY_BLOCK) * (seen + m.overhead_keys)
     prefill = 1.0 * batch * heads * rows * keys + m.tail * m.units * longest
     pairs: Numeric = np.where(np.less_equal(q_len, 1.0), decode, np.maximum(prefill, decode))

@@ -40,10 +40,10 @@ def look_up(p: Plan, width: int) -> list[Operator]:
     table = 0.0 if p.stack == "encoder" else z.vocab * width
     weights = table + position_parameters(p)
     masked = z.residual_tokens * width * MASK_BYTES if m.dropout else 0.0
-    gradient = Stream(elements * e + elements * (p.formats.gradient + p.formats.added))
+    gradient = Stream(elements * e + elements * (p.formats.gradient + p.formats.added), kind="embedding")
     found = Operator(
         "embedding",
-        forward=(Stream(2.0 * elements * e),),
+        forward=(Stream(2.0 * elements * e, kind="embedding"),),
         backward=(gradient,) if p.formats.trains else (),
         saved_bytes=masked,
         parameters=weights,
@@ -118,8 +118,8 @@ def logits(p: Plan, width: int) -> list[Operator]:
     moved = rows * z.vocab * p.habits.logit_traffic_bytes
     loss = Operator(
         "loss",
-        forward=(Stream(moved * 0.6, kernels=5), reduced, reduced, reduced),
-        backward=(Stream(moved * 0.4, kernels=2),),
+        forward=(Stream(moved * 0.6, kernels=5, kind="loss"), reduced, reduced, reduced),
+        backward=(Stream(moved * 0.4, kernels=2, kind="loss"),),
     )
     return [with_collectives(scores, p.boundary_of(width).enter), loss]
 

@@ -120,7 +120,8 @@ def linear(
     saved = 1.0 * saved_rows * inner * formats.saved
     if formats.trains:
         weight_gradient = Gemm(out, inner, rows, count, read, formats.gradient, weight_gradient=True, kernels=kernels)
-        bias_gradient = (Stream(count * rows * out * wrote if copies else 1.0 * rows * out * wrote),) if bias else ()
+        moved = count * rows * out * wrote if copies else 1.0 * rows * out * wrote
+        bias_gradient = (Stream(moved, kind="bias"),) if bias else ()
         added = (Stream(matrix * formats.added),) if formats.added else ()
         backward = (inputs_gradient, weight_gradient, *added, *bias_gradient)
         return Operator(

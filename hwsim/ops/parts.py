@@ -21,7 +21,7 @@ def norm(name: str, p: Plan, rows: Numeric, width: int) -> Operator:
 def norm_streams(p: Plan, size: Numeric, kernels: int) -> tuple[Stream, Stream]:
     """Kernels of a normalisation of `size` bytes, forward and backward."""
     moved = size * p.formats.norm_passes
-    return Stream(2.0 * moved, kernels=kernels), Stream(3.0 * moved, kernels=2)
+    return Stream(2.0 * moved, kernels=kernels, kind="norm"), Stream(3.0 * moved, kernels=2, kind="norm")
 
 
 def head_norm(p: Plan, elements: Numeric) -> Operator:
@@ -42,13 +42,13 @@ def activation(name: str, p: Plan, inputs: Numeric, outputs: Numeric) -> Operato
     """GELU or the gated product; saves its inputs."""
     e, passes = p.formats.activation, p.formats.activation_passes
     forward, backward = (inputs + outputs) * e * passes, (2.0 * inputs + outputs) * e * passes
-    return Operator(name, (Stream(forward),), (Stream(backward),), inputs * e)
+    return Operator(name, (Stream(forward, kind="activation"),), (Stream(backward, kind="activation"),), inputs * e)
 
 
 def residual(name: str, p: Plan) -> Operator:
     """Dropout (where the model has it) and residual add; backward also sums the two branches' gradients."""
     elements, e = p.sizes.residual_tokens * p.model.hidden, p.formats.activation
     mask = elements * MASK_BYTES if p.model.dropout else 0.0
-    branches = Stream(elements * 3.0 * e)
-    dropped = (Stream(elements * 2.0 * e + mask),) if p.model.dropout else ()
-    return Operator(name, (Stream(elements * 3.0 * e + mask),), (*dropped, branches), saved_bytes=mask)
+    branches = Stream(elements * 3.0 * e, kind="residual")
+    dropped = (Stream(elements * 2.0 * e + mask, kind="residual"),) if p.model.dropout else ()
+    return Operator(name, (Stream(elements * 3.0 * e + mask, kind="residual"),), (*dropped, branches), saved_bytes=mask)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hwsim.formulas import attention, gemm
 from hwsim.formulas.types import Numeric
-from hwsim.specs.hardware import CollectiveName
+from hwsim.specs.hardware import CollectiveName, StreamKind
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class Stream:
     memory_bytes: Numeric
     flops: Numeric = 0.0
     kernels: int = 1
+    kind: StreamKind | None = None
+    """None: any of them."""
 
 
 @dataclass(frozen=True)

@@ -6,33 +6,9 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from hwsim.fitting.fitted import Errors, Fit
+from hwsim.fitting.fitted import Errors, Fit, fit_rows
 from hwsim.report.plan import simple_table
-
-
-def fit_rows(fits: Sequence[Fit]) -> list[dict[str, Any]]:
-    """Every fit with its errors and values, as `hwsim fit --format json` gives them."""
-    return [
-        {
-            "profile": fit.profile,
-            "place": ".".join(fit.path),
-            "data": fit.data,
-            "rows": fit.inside.rows,
-            **_errors("inside", fit.inside),
-            **_errors("outside", fit.outside),
-            **({"relative": fit.relative, **_errors("unseen", fit.unseen)} if fit.unseen else {}),
-            "values": fit.values,
-            "at_bound": list(fit.at_bound),
-        }
-        for fit in fits
-    ]
-
-
-def _errors(name: str, found: Errors) -> dict[str, float]:
-    return {f"{name}_median": found.median, f"{name}_p90": found.p90, f"{name}_bias": found.bias}
-
 
 MOST = 1000.0
 """Errors beyond this many times the measurement are shown with an exponent."""
@@ -122,3 +98,6 @@ def _percent(share: float, sign: str = "") -> str:
     if not math.isfinite(share):
         return "n/a"
     return f"{share:{sign}z.1%}" if abs(share) < MOST else f"{100.0 * share:{sign}.1e}%"
+
+
+__all__ = ["RECORD", "fit_rows", "fits_view", "record"]

@@ -154,6 +154,8 @@ class AttentionFit(Spec):
     """Most query heads per key head that the decode kernel packs."""
     decode_overhead_keys: NaturalCount = 500
     """Time a decode block takes beside its keys, in keys."""
+    mask_keys: NaturalCount = 0
+    """Keys that a causal mask spares together or not at all, where that is more than the query rows of a block."""
 
 
 class AttentionCurve(AttentionFit):
@@ -170,13 +172,24 @@ class Library(Spec):
     attention: AttentionCurve | None = None
 
 
-class StreamCurve(Spec):
-    """Memory-bound kernels: norms, activations, residual adds, optimizer (see hwsim.formulas.stream)."""
+StreamKind = Literal["norm", "activation", "residual", "bias", "embedding", "loss", "optimizer"]
+"""Memory-bound kernels that a device may be slower or faster at than its bandwidth says."""
+
+
+class StreamFit(Spec):
+    """How memory-bound kernels fall short of the memory bandwidth (see hwsim.formulas.stream)."""
 
     efficiency: Fraction
     """Fraction of the memory bandwidth reached by a large kernel."""
     latency: Seconds
     """Fixed time of the smallest kernel."""
+
+
+class StreamCurve(StreamFit):
+    """Memory-bound kernels: the curve of all of them, and of kinds that were measured apart."""
+
+    kinds: dict[StreamKind, StreamFit] = Field(default_factory=dict)
+    """Curves of kinds; a kind without one takes the curve above."""
 
 
 class Kernels(Spec):
