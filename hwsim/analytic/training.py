@@ -35,11 +35,12 @@ from hwsim.analytic.memory import (
 )
 from hwsim.analytic.setting import Setting, model_plan, tied_parameters
 from hwsim.costs.energy import energy_j
+from hwsim.costs.host import node_update_s, transfer_s
 from hwsim.costs.money import cost_usd
 from hwsim.costs.network import axis_stride
 from hwsim.formulas import pipeline
 from hwsim.formulas.stragglers import slowest_of
-from hwsim.formulas.training import exposed_s, host_update_s
+from hwsim.formulas.training import exposed_s
 from hwsim.formulas.types import Numeric
 from hwsim.ops import block as block_ops
 from hwsim.ops.axes import context, data, expert, tensor
@@ -230,20 +231,20 @@ def offload_s(setting: Setting, s: Strategies, stage: Stage, beat: Pace) -> Nume
     Activations go in the forward pass and come back in the backward pass, weights come in both; gradients go and
     updated weights come after the last one.
     """
-    job, rate = setting.job, setting.hardware.accelerator.host_bandwidth
-    if not job.offload or rate is None:
+    job, machine = setting.job, setting.hardware
+    if not job.offload:
         return 0.0
     moved = stage.saved_bytes * float("activations" in job.offload)
     for which in ("dense", "experts"):
         moved = moved + weight_bytes(stage.share.weights(stage.blocks, which), job) * float("weights" in job.offload)
-    forward = exposed_s(moved / rate, beat.forward_s, 0.0)
-    backward = exposed_s(moved / rate, beat.backward_s, 0.0)
+    forward = exposed_s(transfer_s(machine, moved), beat.forward_s, 0.0)
+    backward = exposed_s(transfer_s(machine, moved), beat.backward_s, 0.0)
     updated = sum(
         stage.share.weights(stage.blocks, which).trained * kept
         for which, kept in (("dense", data.kept_fraction(1, s)), ("experts", expert_fraction(1, s)))
     )
-    swapped = updated * (job.framework.reduce_bytes + job.numbers.wire) / rate
-    update = swapped + host_update_s(updated * np.minimum(setting.hardware.cluster.node.devices, s.devices))
+    swapped = transfer_s(machine, updated * (job.framework.reduce_bytes + job.numbers.wire))
+    update = swapped + node_update_s(machine, updated, s.devices)
     return s.micro_batches * (forward + backward) + update * float("optimizer" in job.offload)
 
 
