@@ -50,7 +50,7 @@ def plan(
     objective: str = "throughput",
     top: int = 10,
     pin: str | Sequence[str] = (),
-    tokens: float | None = None,
+    tokens: float | str | None = None,
     target_days: float | None = None,
     target_tokens_per_s: float | None = None,
     settings: str | Sequence[str] = (),
@@ -74,7 +74,7 @@ def plan(
     pin
         Fixed columns such as ``"tp=8"`` or ``"recompute=full"``.
     tokens, target_days, target_tokens_per_s
-        Token budget, deadline [day] and slowest throughput that will do [1/s]; a deadline needs a budget. With a
+        Token budget (or ``"optimal"``: 20 per active parameter, Hoffmann et al. 2022), deadline [day] and slowest throughput that will do [1/s]; a deadline needs a budget. With a
         target, plans may leave devices idle.
     settings
         Overrides such as ``"accelerator.memory.bandwidth=4 TB/s"``.
@@ -96,7 +96,8 @@ def plan(
         raise UsageError(msg)
     arguments.choice("task", task, ("train", "finetune"))
     arguments.choice("objective", objective, OBJECTIVES)
-    target_tokens_per_s = arguments.target_tokens_per_s(tokens, target_days, target_tokens_per_s)
+    budget = arguments.token_budget(tokens, model)
+    target_tokens_per_s = arguments.target_tokens_per_s(budget, target_days, target_tokens_per_s)
     arguments.whole("top", top, 1000)
     pins = parse_pins(arguments.texts("pin", pin))
     setting = make_setting(model, hardware, gpus, settings=settings, profiles=profiles, **job)
@@ -108,7 +109,7 @@ def plan(
         objective=objective,
         top=top,
         pins=pins,
-        tokens=tokens,
+        tokens=budget,
         target_tokens_per_s=target_tokens_per_s,
         usual_batch=None if names_batch(job, settings) else partial(usual_batch, setting.job.seq_len),
     )

@@ -13,8 +13,10 @@ import numpy.typing as npt
 from hwsim.analytic.training import illegal
 from hwsim.errors import InputFileError, UsageError, did_you_mean, shorten
 from hwsim.formulas.pipeline import INTERLEAVED
+from hwsim.formulas.training import optimal_tokens
 from hwsim.formulas.types import Numeric
 from hwsim.ops.axes.tensor import divided_widths
+from hwsim.ops.count import parameters
 from hwsim.search.space import divisors
 from hwsim.specs.hardware import Cluster
 from hwsim.specs.job import (
@@ -27,6 +29,7 @@ from hwsim.specs.job import (
     PrecisionName,
     StackName,
 )
+from hwsim.specs.library import load_model
 from hwsim.specs.model import Model
 from hwsim.specs.reading import Document
 from hwsim.specs.strategy import CODES, COLUMN_NAMES, RECOMPUTES, Strategies, strategies
@@ -34,6 +37,8 @@ from hwsim.units import DAY_S
 
 MAX_DEVICES = MAX_BATCH = 10**7
 MAX_SEQ_LEN = 10**8
+OPTIMAL = "optimal"
+"""Token budget by a scaling law."""
 LARGEST = 2.0**60
 """Largest size of a kernel or a message."""
 CHOICES = {"precision": get_args(PrecisionName), "attention": get_args(AttentionName),
@@ -109,6 +114,14 @@ def positive(name: str, value: Any) -> None:
     if value is not None and not (is_number and 0 < value < 1e30):
         msg = f"{name}: must be a positive number, not {shorten(value)}"
         raise UsageError(msg)
+
+
+def token_budget(tokens: Any, model: Any) -> float | None:
+    """Tokens to train on: as many as given, or as a scaling law finds best for the model."""
+    if tokens != OPTIMAL:
+        positive("tokens", tokens)
+        return None if tokens is None else float(tokens)
+    return float(optimal_tokens(parameters(load_model(model)).active))
 
 
 def target_tokens_per_s(tokens: Any, days: Any, tokens_per_s: Any) -> float | None:

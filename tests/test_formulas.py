@@ -183,6 +183,7 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
     "gemm.gemm_s": lambda d: _multiply(d) | _elements(d) | {"machine": _gemm_machine(d)},
     "pipeline.stage_layers": _stage_layers,
     "pipeline.layers_before": _layers_before,
+    "training.optimal_tokens": lambda d: {"parameters": d.real(0, 1e14)},
     "training.host_update_s": lambda d: {"parameters": d.real(0, 1e14)},
     "pipeline.in_flight_chunks": _in_flight,
     "pipeline.bubble_s": _bubble,

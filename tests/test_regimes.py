@@ -103,6 +103,14 @@ def test_what_the_host_keeps_leaves_the_device_and_takes_its_time():
         step(offload="disk")
 
 
+def test_the_budget_that_a_scaling_law_finds_best():
+    """Hoffmann et al. 2022, table 3: 1.4 trillion tokens for 70 billion parameters."""
+    plan = hwsim.plan("llama-3-70b", gpus=64, tokens="optimal", pin=["tp=8", "pp=4"], global_batch=512)
+    assert plan.tokens == pytest.approx(1.4e12, rel=0.02)
+    with pytest.raises(UsageError, match="tokens: must be a positive number"):
+        hwsim.plan("llama-3-70b", gpus=64, tokens="optimum")
+
+
 def test_one_sample_mini_batch_and_full_batch():
     """As many passes over the data, fewer updates, the same memory but for the micro-batch."""
     one, mini, full = (step("gpt2", global_batch=batch, seq_len=256) for batch in (1, 64, 4096))

@@ -35,7 +35,10 @@ def plan(
     graphs: o.GraphsFlag = None,
     framework: o.FrameworkFlag = None,
     tokens: Annotated[
-        str | None, typer.Option("--tokens", help="Token budget, e.g. 15T: adds days and cost.", rich_help_panel=TARGET)
+        str | None,
+        typer.Option(
+            "--tokens", help="Token budget, e.g. 15T, or optimal: adds days and cost.", rich_help_panel=TARGET
+        ),
     ] = None,
     target_days: Annotated[
         float | None, typer.Option("--target-days", help="Deadline for --tokens.", rich_help_panel=TARGET)
@@ -71,7 +74,7 @@ def plan(
         graphs=graphs, framework=framework, method=method, rank=rank, frozen=frozen, offload=offload,
         source_len=source_len, images=images, imbalance=imbalance, capacity=capacity,
     )  # fmt: skip
-    budget = o.count("--tokens", tokens)
+    budget = tokens if tokens == "optimal" else o.count("--tokens", tokens)
     asked = o.given(tokens=budget, target_days=target_days, target_tokens_per_s=target_tokens_per_s)
     search: dict[str, Any] = {
         "objective": objective, "top": top, "pin": pin, "settings": settings, "profiles": profiles, "task": task,

@@ -86,6 +86,27 @@ def adam_bytes(
     return 1.0 * parameters * (2.0 * gradient_bytes + 2.0 * (updated + state_bytes) + copied)
 
 
+def optimal_tokens(parameters: Numeric) -> Numeric:
+    """Training tokens at which a budget of compute gives the lowest loss: about 20 per parameter. [-]
+
+    Parameters
+    ----------
+    parameters : numeric
+        Of the model, as one token uses them. [-]
+
+    References
+    ----------
+    .. [1] J. Hoffmann et al., "Training Compute-Optimal Large Language Models", 2022, table 3: Chinchilla's 70 billion
+       parameters take 1.4 trillion tokens.
+
+    Examples
+    --------
+    >>> float(optimal_tokens(70e9))
+    1400000000000.0
+    """
+    return 20.0 * parameters
+
+
 def host_update_s(parameters: Numeric) -> Numeric:
     """Time of a vectorised Adam on the processors of one node. [s]
 
