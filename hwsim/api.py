@@ -74,8 +74,8 @@ def plan(
     pin
         Fixed columns such as ``"tp=8"`` or ``"recompute=full"``.
     tokens, target_days, target_tokens_per_s
-        Token budget (or ``"optimal"``: 20 per active parameter, Hoffmann et al. 2022), deadline [day] and slowest throughput that will do [1/s]; a deadline needs a budget. With a
-        target, plans may leave devices idle.
+        Token budget (or ``"optimal"``: 20 per active parameter, Hoffmann et al. 2022), deadline [day] and slowest
+        throughput that will do [1/s]; a deadline needs a budget. With a target, plans may leave devices idle.
     settings
         Overrides such as ``"accelerator.memory.bandwidth=4 TB/s"``.
     profiles
