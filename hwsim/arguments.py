@@ -118,7 +118,7 @@ def positive(name: str, value: Any) -> None:
 
 def token_budget(tokens: Any, model: Any) -> float | None:
     """Tokens to train on: as many as given, or as a scaling law finds best for the model."""
-    if tokens != OPTIMAL:
+    if not (isinstance(tokens, str) and tokens == OPTIMAL):
         positive("tokens", tokens)
         return None if tokens is None else float(tokens)
     return float(optimal_tokens(parameters(load_model(model)).active))
@@ -295,6 +295,23 @@ def check_sequence(model: Model, seq_len: int) -> None:
     if seq_len > longest_sequence(model):
         msg = BROKEN[TOO_LONG].format(seq_len=seq_len, **model.model_dump())
         raise UsageError(msg)
+
+
+def check_parts(model: Model, given: Mapping[str, Any]) -> None:
+    """Refuse job fields about parts that the model does not have."""
+    parts = {"source_len": (model.encoder, "encoder"), "images": (model.vision, "vision tower"),
+             "imbalance": (model.experts, "experts"), "capacity": (model.experts, "experts")}  # fmt: skip
+    for name, (part, words) in parts.items():
+        if name in given and not part:
+            msg = f"{name}: {model.name} has no {words}"
+            raise UsageError(msg)
+    if "rank" in given and given.get("method", "full") == "full":
+        msg = "rank: needs adapters (method lora or qlora)"
+        raise UsageError(msg)
+    for stack in given.get("frozen", ()):
+        if stack != "decoder" and not getattr(model, stack):
+            msg = f"frozen: {model.name} has no {stack}"
+            raise UsageError(msg)
 
 
 TOO_LONG, NOT_INTERLEAVED = "sequence beyond the learned positions", "interleaved without vpp"

@@ -65,6 +65,7 @@ def make_setting(
     usual = {"precision": usual_precision(machine), "seq_len": length, "attention": habits.usual_attention}
     wanted = {**usual, **given, **fixed}
     arguments.check_sequence(spec, wanted["seq_len"])
+    arguments.check_parts(spec, {**given, **fixed})
     wanted.setdefault("global_batch", usual_batch(wanted["seq_len"], gpus))
     asked = TrainingJob(framework=habits, modules=modules, **wanted)
     device(machine.accelerator, asked.numbers.compute)
