@@ -190,14 +190,19 @@ class SendTalk:
 def send_talk(setting: Setting, s: Strategies) -> SendTalk:
     """Cost a send between stages, and the all-gather that puts it together again without sequence parallelism."""
     machine = Machine(setting.device, setting.network, setting.network.step_groups(s), 0.0)
+    send, regather = boundary_collectives(setting, s)
+    seconds = machine.collective_s(send) + machine.collective_s(regather)
+    return SendTalk(seconds, send.total_bytes, machine.sent_bytes(regather))
+
+
+def boundary_collectives(setting: Setting, s: Strategies) -> tuple[Collective, Collective]:
+    """What hands one micro-batch over one chunk boundary: the send, and the all-gather on arrival."""
     source = s.seq_len if setting.job.source_len is None else float(setting.job.source_len)
     tokens = s.seq_len + source if setting.model.encoder else s.seq_len
     residual = s.micro_batch * tokens / s.cp * setting.model.hidden * setting.precision.activation
     scatters = np.maximum(s.sequence_parallel, float(setting.job.framework.scatter_sends))
     send = Collective("send_recv", "send", pipeline_axis.send_bytes(residual, s, scatters))
-    regather = Collective("all_gather", "tp", residual * (scatters - s.sequence_parallel) * (s.pp > 1))
-    seconds = machine.collective_s(send) + machine.collective_s(regather)
-    return SendTalk(seconds, send.total_bytes, machine.sent_bytes(regather))
+    return send, Collective("all_gather", "tp", residual * (scatters - s.sequence_parallel) * (s.pp > 1))
 
 
 def stage_held(setting: Setting, s: Strategies) -> list[tuple[tuple[Weights, Weights], Numeric]]:

@@ -1,0 +1,150 @@
+"""Every collective that a device takes part in during a training step: what the traffic of an estimate is made of.
+
+The same operators and payloads as everywhere else, listed instead of summed: `tests/test_pytorch_parallel.py` holds the
+list against the traffic of `hwsim.analytic.training.evaluate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hwsim.analytic.blocks import FULL, NOTHING, SELECTIVE
+from hwsim.analytic.communication import (
+    boundary_collectives,
+    data_collectives,
+    expert_collectives,
+    tied_collective,
+    weight_blocks,
+)
+from hwsim.analytic.memory import Share, stage_share
+from hwsim.analytic.setting import Setting, model_plan
+from hwsim.formulas.collectives import wire_bytes
+from hwsim.formulas.types import Numeric
+from hwsim.ops.axes import data, expert
+from hwsim.ops.operator import Operator
+from hwsim.ops.work import Collective
+from hwsim.specs.strategy import Strategies
+
+TRAFFIC_AXIS = {"etp": "ep", "send": "pp", "tied": "dp", "data": "dp", "shard": "dp", "replica": "dp",
+                "expert data": "dp", "expert shard": "dp", "expert replica": "dp"}  # fmt: skip
+"""Group of devices to the axis that an estimate counts its traffic under; others are named alike."""
+
+
+@dataclass(frozen=True)
+class StepCollective:
+    """One kind of collective over one group of devices, all its calls of a step together."""
+
+    axis: str
+    """The group: tp, cp, ep, etp, data, shard, replica, expert data, ..., send (to another stage), tied."""
+    kind: str
+    calls: float
+    """Per step."""
+    total_bytes: float
+    """Payload of all calls, in the sense of nccl-tests."""
+    devices: float
+    """Members of the group."""
+
+    @property
+    def sent_bytes(self) -> float:
+        """Sent by one device."""
+        return float(wire_bytes(self.kind, self.total_bytes, self.devices))
+
+    @property
+    def traffic_axis(self) -> str:
+        """Where an estimate counts it."""
+        return TRAFFIC_AXIS.get(self.axis, self.axis)
+
+
+def collectives_of_step(setting: Setting, s: Strategies, stage: int = 0) -> list[StepCollective]:
+    """What a device of one pipeline stage takes part in; `s` is a single strategy.
+
+    Weights that ZeRO 3 gathers and gradients that ZeRO 2 and 3 scatter go by layer, and what lies outside the layers in
+    one more call (as FSDP wraps a model); gradients of a whole step in one call.
+    """
+    share = stage_share(setting.segments, s, np.asarray(float(stage)))
+    listed = [*_in_blocks(setting, s, share), *_between_stages(setting, s, share), *_of_weights(setting, s, share)]
+    sizes = _sizes(setting, s)
+    found: dict[tuple[str, str], StepCollective] = {}
+    for axis, work, calls in listed:
+        size, times = float(sizes[axis]), float(np.asarray(calls))
+        payload = float(np.asarray(work.total_bytes)) * times
+        if payload > 0 and size > 1:
+            before = found.get((axis, work.kind), StepCollective(axis, work.kind, 0.0, 0.0, size))
+            total = before.total_bytes + payload
+            found[axis, work.kind] = replace(before, calls=before.calls + times, total_bytes=total)
+    return list(found.values())
+
+
+Listed = Iterator[tuple[str, Collective, Numeric]]
+"""Group, collective, calls per step."""
+
+
+def _sizes(setting: Setting, s: Strategies) -> dict[str, Numeric]:
+    """Members of every group."""
+    two = np.minimum(s.pp, 2.0)
+    sizes: dict[str, Numeric] = {"tp": s.tp, "cp": s.cp, "ep": s.ep, "etp": s.etp, "send": two, "tied": two}
+    sizes |= {"data": s.dp * s.cp, "shard": s.shard, "replica": data.replicas(s)}
+    if setting.model.experts:
+        sizes |= {"expert data": expert.copies(s), "expert shard": expert.shard(s)}
+        sizes["expert replica"] = sizes["expert data"] / sizes["expert shard"]
+    return sizes
+
+
+def _in_blocks(setting: Setting, s: Strategies, share: Share) -> Listed:
+    """Collectives of operators, as often as the stage has their block, for every micro-batch."""
+    plan, steps = model_plan(setting, s), s.micro_batches
+    yield from _operators(plan.start(), share.embedding * steps)
+    yield from _operators(plan.end(), share.head * steps)
+    for (segment, kinds), held in zip(plan.layers(), share.layers, strict=True):
+        for _, count, operators in kinds:
+            often = held * (count / segment.layers) * steps
+            yield from _operators(operators, often)
+            for operator in operators:
+                again = often * _again(operator, setting, s)
+                yield from ((work.axis, work, again) for work in _talk(operator.forward))
+
+
+def _operators(operators: Sequence[Operator], often: Numeric) -> Listed:
+    for operator in operators:
+        yield from ((work.axis, work, often) for work in _talk((*operator.forward, *operator.backward)))
+
+
+def _talk(works: Iterable[object]) -> list[Collective]:
+    return [work for work in works if isinstance(work, Collective)]
+
+
+def _again(operator: Operator, setting: Setting, s: Strategies) -> Numeric:
+    """Share of an operator of a layer that recompute runs a second time."""
+    whole = float(not (operator.last and setting.job.framework.early_stop))
+    chosen = setting.job.rerun.get(operator.name, NOTHING).again
+    return np.where(s.recompute == FULL, whole, np.where(s.recompute == SELECTIVE, chosen, 0.0))
+
+
+def _between_stages(setting: Setting, s: Strategies, share: Share) -> Listed:
+    """Sends over chunk boundaries, gathers on arrival, tied embeddings."""
+    send, regather = boundary_collectives(setting, s)
+    ends = np.where(s.pp > 1, np.maximum(share.embedding, share.head), 0.0)
+    boundaries = np.where(s.pp > 1, 2.0 * s.vpp - ends, 0.0) * s.micro_batches
+    yield "send", send, boundaries
+    yield "tp", regather, boundaries
+    yield "tied", tied_collective(setting, s), ends
+
+
+def _of_weights(setting: Setting, s: Strategies, share: Share) -> Listed:
+    """Gradients that are reduced and weights that are gathered."""
+    blocks, count = weight_blocks(setting, s), data.rounds(s)
+    gathers, sharded = count.forward_gathers + count.backward_gathers, np.where(s.zero > 0, 1.0, 0.0)
+    often = (1.0 - sharded, count.reduce_scatters, sharded, gathers)
+    layers = share.all_layers
+    units = np.where(data.scatters_always(s), layers + np.maximum(share.embedding, share.head), 1.0)
+    held = [(data_collectives(setting, s, share.weights(blocks, "dense")), units)]
+    if blocks.has_experts:
+        units = np.where(data.scatters_always(s), layers, 1.0)
+        held.append((expert_collectives(setting, s, share.weights(blocks, "experts")), units))
+    for collectives, calls in held:
+        for work, times in zip(collectives, often, strict=True):
+            apart = np.maximum(calls, 1.0)
+            yield work.axis, replace(work, total_bytes=work.total_bytes / apart), times * apart
