@@ -1,0 +1,79 @@
+"""Counts every collective that PyTorch really issues, whoever issues it: DDP, FSDP, autograd or plain code.
+
+All of them pass through PyTorch's dispatcher as operators of the namespace c10d; there they are seen. Needs PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+
+KINDS = {
+    "allreduce_": ("all_reduce", 0),
+    "_allgather_base_": ("all_gather", 0),
+    "_reduce_scatter_base_": ("reduce_scatter", 1),
+    "alltoall_base_": ("all_to_all", 1),
+    "send": ("send_recv", 0),
+}
+"""Operator to its kind and the argument that is its payload in the sense of nccl-tests."""
+RECEIVES = ("recv_", "barrier")
+SPLITS = 4
+"""Argument of an all-to-all that says how many rows go to each member."""
+
+
+class Counts(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
+    """Calls and bytes by group and kind while it is entered."""
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        super().__init__()
+        self.labels = labels
+        """PyTorch's name of a group to ours."""
+        self.found: dict[str, list[int]] = {}
+        """"group/kind" to calls, payload, and what an all-to-all sends to others. [byte]"""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Note a collective and let it run."""
+        if func.namespace == "c10d":
+            self._note(func._opname, args)
+        elif func.namespace == "_c10d_functional" and "wait" not in func._opname:
+            self._note(f"functional {func._opname}", args)
+        return func(*args, **(kwargs or {}))
+
+    def _note(self, name: str, args: Any) -> None:
+        if name in RECEIVES:
+            return
+        kind, argument = KINDS.get(name, (name, 0))
+        group = _group(args)
+        entry = self.found.setdefault(f"{self.labels.get(group.group_name, group.group_name)}/{kind}", [0, 0, 0])
+        size = _bytes(args[argument])
+        entry[0] += 1
+        entry[1] += size
+        entry[2] += size - _kept(args, group, size) if kind == "all_to_all" else 0
+
+
+def _group(args: Any) -> Any:
+    """The process group among the arguments of an operator."""
+    for argument in args:
+        if isinstance(argument, torch.ScriptObject):
+            return dist.ProcessGroup.unbox(argument)
+    msg = "a collective without a group"
+    raise TypeError(msg)
+
+
+def _bytes(value: Any) -> int:
+    """Of a tensor, or of all in a list. [byte]"""
+    if isinstance(value, torch.Tensor):
+        return int(value.numel() * value.element_size())
+    return sum(_bytes(item) for item in value)
+
+
+def _kept(args: Any, group: Any, size: int) -> int:
+    """Bytes of an all-to-all that stay with their sender."""
+    splits = list(args[SPLITS])
+    if not splits:
+        return size // int(group.size())
+    return int(size * splits[group.rank()] / max(sum(splits), 1))
