@@ -24,7 +24,8 @@ class Place:
     """Number of this process on each axis."""
     sequence_parallel: bool = False
     groups: Mapping[str, Any] = field(default_factory=dict)
-    """tp, cp, data (who holds the same weights), ep, expert data, tied, forward and backward (along the pipeline)."""
+    """tp, partial (the same for gradients that sequence parallelism leaves in parts), cp, data (who holds the same
+    weights), ep, ep counts, expert data, tied, forward and backward (along the pipeline)."""
 
     def group(self, name: str) -> Any:
         """The group of that name; None where this process is alone."""

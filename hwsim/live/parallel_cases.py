@@ -64,7 +64,8 @@ class Case:
         """What its processes are told."""
         m = self.model
         model = {
-            "layers": m["layers"], "hidden": m["hidden"], "heads": m["heads"], "kv_heads": m.get("kv_heads", m["heads"]),
+            "layers": m["layers"], "hidden": m["hidden"], "heads": m["heads"],
+            "kv_heads": m.get("kv_heads", m["heads"]),
             "ffn": m["ffn"], "vocab": m["vocab"], "seq": SEQ_LEN, "gated": m.get("gated", False),
             "norm": m.get("norm", "layernorm"), "biases": m.get("norm", "layernorm") == "layernorm",
             "positions": m.get("positions", "learned"), "tied": m.get("tied_embeddings", True),

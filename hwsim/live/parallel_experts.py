@@ -30,7 +30,8 @@ class Exchange(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> Any:
         """All-to-all."""
-        return _exchange(gradient, *ctx.splits, ctx.group), None, None, None
+        came, went = ctx.splits
+        return _exchange(gradient, came, went, ctx.group), None, None, None
 
 
 def _exchange(rows: Any, came: list[int], went: list[int], group: Any) -> Any:

@@ -30,15 +30,17 @@ def positions(seq: int, pieces: int, number: int) -> Any:
 def attention(q: Any, k: Any, v: Any, place: Any, seq: int, gathers: bool) -> Any:
     """Causal attention of this process's queries [tokens, batch, heads, width] to all keys."""
     group = place.group("cp")
-    size, number = place.sizes["cp"], place.at["cp"]
+    size = place.sizes["cp"]
     kv = torch.stack([k, v], 1)
     held = [positions(seq, size, n).to(q.device) for n in range(size)]
-    if group is None or gathers:
-        whole = kv if group is None else Gathered.apply(kv, group)
-        seen = held[number][:, None] >= torch.cat(held)[None, :]
-        probabilities = scores(q, whole[:, 0], seen).softmax(-1)
-        return torch.einsum("bhqk,kbhd->qbhd", probabilities, wide(whole[:, 1], q))
-    return Ring.apply(q, kv, held, group)
+    if group is not None:
+        return (Gathered if gathers else Ring).apply(q, kv, held, group)
+    return attend(q, kv, held[0][:, None] >= held[0][None, :])
+
+
+def attend(q: Any, kv: Any, seen: Any) -> Any:
+    """Attention to keys and values that are all here."""
+    return torch.einsum("bhqk,kbhd->qbhd", scores(q, kv[:, 0], seen).softmax(-1), wide(kv[:, 1], q))
 
 
 def wide(heads: Any, q: Any) -> Any:
@@ -53,18 +55,23 @@ def scores(q: Any, k: Any, seen: Any) -> Any:
 
 
 class Gathered(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
-    """All keys and values at once; their gradients are reduce-scattered."""
+    """All keys and values at once; only one's own are saved, and the others' gathered again backward."""
 
     @staticmethod
-    def forward(ctx: Any, kv: Any, group: Any) -> Any:
-        """All-gather."""
-        ctx.group = group
-        return gather(kv, group)
+    def forward(ctx: Any, q: Any, kv: Any, held: Any, group: Any) -> Any:
+        """All-gather and attend."""
+        ctx.save_for_backward(q, kv)
+        ctx.seen, ctx.group = held[group.rank()][:, None] >= torch.cat(held)[None, :], group
+        return attend(q, gather(kv, group), ctx.seen)
 
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> Any:
-        """Reduce-scatter."""
-        return scatter(gradient, ctx.group), None
+        """All-gather again; reduce-scatter the gradients."""
+        q, kv = ctx.saved_tensors
+        inputs = q.detach().requires_grad_(), gather(kv, ctx.group).requires_grad_()
+        with torch.enable_grad():
+            dq, whole = torch.autograd.grad(attend(*inputs, ctx.seen), inputs, gradient)
+        return dq, scatter(whole, ctx.group), None, None
 
 
 class Ring(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
