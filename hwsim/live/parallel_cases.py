@@ -32,7 +32,7 @@ class Case:
     ranks: int
     model: Mapping[str, Any]
     """As `hwsim.specs.model.Model` reads it."""
-    strategy: Mapping[str, int]
+    strategy: Mapping[str, int | str]
     """What differs from one process, one micro-batch at a time, no ZeRO."""
     way: str = "plain"
     """Who reduces gradients: plain code, ddp or fsdp."""
@@ -43,11 +43,14 @@ class Case:
     """Context parallelism gathers keys and values instead of passing them round."""
     keeps_root: bool = False
     """FSDP keeps what lies outside the layers whole until the backward pass: its default."""
+    half: bool = False
+    """FSDP gathers weights in bf16 and reduces gradients in fp32; the loss is nearly that of fp32."""
     columns: Mapping[str, Any] = field(init=False)
     """The whole strategy."""
 
     def __post_init__(self) -> None:
-        usual = {"tp": 1, "pp": 1, "cp": 1, "ep": 1, "zero": 0, "micro_batch": 2, "sequence_parallel": 0}
+        usual = {"tp": 1, "pp": 1, "cp": 1, "ep": 1, "zero": 0, "micro_batch": 2, "sequence_parallel": 0,
+                 "recompute": "none"}  # fmt: skip
         columns: dict[str, Any] = {**usual, "seq_len": SEQ_LEN, **self.strategy}
         columns["dp"] = self.ranks // (columns["tp"] * columns["pp"] * columns["cp"])
         columns.setdefault("shard", columns["dp"] * columns["cp"])
@@ -71,10 +74,12 @@ class Case:
             "positions": m.get("positions", "learned"), "tied": m.get("tied_embeddings", True),
             "experts": m.get("experts", 0), "experts_per_token": m.get("experts_per_token", 0),
             "expert_ffn": m.get("expert_ffn", 0), "gathers": self.gathers,
+            "recompute": self.columns["recompute"],
         }  # fmt: skip
         strategy = dict(self.columns)
         return {
             "id": self.id, "torch_model": model, "strategy": strategy, "way": self.way, "keeps_root": self.keeps_root,
+            "half": self.half,
         }  # fmt: skip
 
 
@@ -93,11 +98,17 @@ CASES = (
     Case("zero3-2", "sharded", 2, GPT, {"zero": 3}, "fsdp", BY_LAYER, short=True),
     Case("zero3-4", "sharded", 4, LLAMA, {"zero": 3}, "fsdp", BY_LAYER),
     Case("hsdp-4", "sharded", 4, GPT, {"zero": 3, "shard": 2}, "fsdp", BY_LAYER),
+    Case("zero3-bf16-2", "sharded", 2, GPT, {"zero": 3}, "fsdp", BY_LAYER, half=True),
+    Case("zero3-root-2", "sharded", 2, GPT, {"zero": 3}, "fsdp", BY_LAYER, keeps_root=True),
+    Case("zero3-again-2", "sharded", 2, GPT, {"zero": 3, "recompute": "full"}, "fsdp", BY_LAYER),
+    Case("tp-fsdp-4", "sharded", 4, LLAMA, {"zero": 3, "tp": 2}, "fsdp", BY_LAYER),
     Case("tp-2", "tensor", 2, GPT, {"tp": 2}, short=True),
     Case("tp-4", "tensor", 4, LLAMA, {"tp": 4}),
     Case("tp-sp-2", "tensor", 2, LLAMA, {"tp": 2, "sequence_parallel": 1}, short=True),
     Case("tp-sp-4", "tensor", 4, LLAMA, {"tp": 4, "sequence_parallel": 1}),
     Case("tp-dp-4", "tensor", 4, GPT, {"tp": 2, "zero": 1}),
+    Case("tp-again-2", "tensor", 2, GPT, {"tp": 2, "recompute": "full"}),
+    Case("tp-sp-again-2", "tensor", 2, LLAMA, {"tp": 2, "sequence_parallel": 1, "recompute": "full"}),
     Case("pp-2", "pipeline", 2, GPT, {"pp": 2, "global_batch": 8}, short=True),
     Case("pp-4", "pipeline", 4, DEEP_GPT, {"pp": 4, "global_batch": 16}),
     Case("pp-tp-4", "pipeline", 4, LLAMA, {"pp": 2, "tp": 2, "sequence_parallel": 1, "global_batch": 8}),
@@ -105,6 +116,8 @@ CASES = (
     Case("cp-2", "context", 2, LLAMA, {"cp": 2}, note=RING, short=True),
     Case("cp-4", "context", 4, LLAMA, {"cp": 4}, note=RING),
     Case("cp-gather-4", "context", 4, LLAMA, {"cp": 4}, gathers=True),
+    Case("cp-again-2", "context", 2, LLAMA, {"cp": 2, "recompute": "selective"}, note=RING),
+    Case("cp-gather-again-2", "context", 2, LLAMA, {"cp": 2, "recompute": "full"}, gathers=True),
     Case("ep-2", "expert", 2, MOE, {"ep": 2}, short=True),
     Case("ep-4", "expert", 4, MOE, {"ep": 4}),
     Case("ep-dp-4", "expert", 4, MOE, {"ep": 2}),

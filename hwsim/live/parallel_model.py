@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from hwsim.live.parallel_axes import Place
 from hwsim.live.parallel_experts import Experts
@@ -41,7 +42,9 @@ class Attention(nn.Module):  # type: ignore[misc, unused-ignore]
         if self.m["positions"] == "rope":
             where = positions(self.m["seq"], self.place.sizes["cp"], self.place.at["cp"]).to(x.device)
             q, k = rotate(q, where), rotate(k, where)
-        y = attention(q, k, v, self.place, self.m["seq"], self.m["gathers"])
+        options = (self.place, self.m["seq"], self.m["gathers"])
+        again = self.m["recompute"] == "selective"
+        y = checkpoint(attention, q, k, v, *options, use_reentrant=False) if again else attention(q, k, v, *options)
         return self.out(y.flatten(2))
 
 
@@ -124,7 +127,7 @@ class Stage(nn.Module):  # type: ignore[misc, unused-ignore]
         if self.place.first:
             x = self.embed(x)
         for layer in self.layers:
-            x = layer(x)
+            x = checkpoint(layer, x, use_reentrant=False) if self.m["recompute"] == "full" else layer(x)
         return self.head.loss(self.norm(x), targets) if self.place.last else x
 
     def embed(self, tokens: Any) -> Any:

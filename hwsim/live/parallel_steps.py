@@ -140,14 +140,15 @@ def ddp_step(net: Stage, place: Place) -> Step:
     return step
 
 
-def fsdp_step(net: Stage, mesh: Any, zero: int, keeps_root: bool) -> Step:
+def fsdp_step(net: Stage, mesh: Any, zero: int, keeps_root: bool, half: bool) -> Step:
     """PyTorch's fully_shard by layer: weights gathered every micro-batch (ZeRO 3) or once a step (ZeRO 2)."""
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     again = zero == 3
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if half else MixedPrecisionPolicy()
     for layer in net.layers:
-        fully_shard(layer, mesh=mesh, reshard_after_forward=again)
-    fully_shard(net, mesh=mesh, reshard_after_forward=again and not keeps_root)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=again, mp_policy=policy)
+    fully_shard(net, mesh=mesh, reshard_after_forward=again and not keeps_root, mp_policy=policy)
     descent = torch.optim.SGD(net.parameters(), lr=RATE)
 
     def step(micros: list[Micro]) -> float:

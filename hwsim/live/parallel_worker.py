@@ -83,11 +83,12 @@ def way_of(net: Stage, place: Place, case: dict[str, Any], device: str, labels: 
         return ddp_step(net, place)
     if case["way"] == "plain":
         return plain_step(net, place, zero)
-    replicas = place.copies // shard
-    shape, names = ((replicas, shard), ("replica", "shard")) if replicas > 1 else ((shard,), ("shard",))
-    mesh = init_device_mesh(device, shape, mesh_dim_names=names)
+    shape = {"replica": place.copies // shard, "shard": shard, "peers": place.sizes["tp"]}
+    shape = {name: size for name, size in shape.items() if size > 1}
+    mesh = init_device_mesh(device, tuple(shape.values()), mesh_dim_names=tuple(shape))
+    names = tuple(name for name in shape if name != "peers")
     labels |= {mesh.get_group(name).group_name: name for name in names}
-    return fsdp_step(net, mesh, zero, case["keeps_root"])
+    return fsdp_step(net, mesh[names], zero, case["keeps_root"], case["half"])
 
 
 def batches(case: dict[str, Any]) -> Any:
