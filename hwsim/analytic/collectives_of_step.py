@@ -16,6 +16,7 @@ from hwsim.analytic.communication import (
     boundary_collectives,
     data_collectives,
     expert_collectives,
+    held_by,
     tied_collective,
     weight_blocks,
 )
@@ -135,16 +136,20 @@ def _between_stages(setting: Setting, s: Strategies, share: Share) -> Listed:
 
 def _of_weights(setting: Setting, s: Strategies, share: Share) -> Listed:
     """Gradients that are reduced and weights that are gathered."""
-    blocks, count = weight_blocks(setting, s), data.rounds(s)
-    gathers, sharded = count.forward_gathers + count.backward_gathers, np.where(s.zero > 0, 1.0, 0.0)
-    often = (1.0 - sharded, count.reduce_scatters, sharded, gathers)
-    layers = share.all_layers
-    units = np.where(data.scatters_always(s), layers + np.maximum(share.embedding, share.head), 1.0)
-    held = [(data_collectives(setting, s, share.weights(blocks, "dense")), units)]
-    if blocks.has_experts:
-        units = np.where(data.scatters_always(s), layers, 1.0)
-        held.append((expert_collectives(setting, s, share.weights(blocks, "experts")), units))
-    for collectives, calls in held:
-        for work, times in zip(collectives, often, strict=True):
-            apart = np.maximum(calls, 1.0)
-            yield work.axis, replace(work, total_bytes=work.total_bytes / apart), times * apart
+    held, count = held_by(setting, weight_blocks(setting, s), share), data.rounds(s)
+    sharded, apart = np.where(s.zero > 0, 1.0, 0.0), data.scatters_always(s)
+    often = (1.0 - sharded, count.reduce_scatters, sharded, count.forward_gathers, count.backward_gathers)
+    inside = np.where(apart, np.maximum(share.all_layers, 1.0), 1.0)
+    outside = np.where(apart, held.end, 0.0)
+    again = inside if setting.job.framework.keeps_ends else inside + outside
+    dense = data_collectives(setting, s, held.dense, held.again)
+    yield from _in_units(dense, often, (*[inside + outside] * (len(dense) - 1), again))
+    if setting.model.experts:
+        experts = expert_collectives(setting, s, held.experts)
+        yield from _in_units(experts, often, [inside] * len(experts))
+
+
+def _in_units(works: Sequence[Collective], often: Sequence[Numeric], units: Sequence[Numeric]) -> Listed:
+    """Collectives, so many times a step each, in so many calls each time."""
+    for work, times, calls in zip(works, often, units, strict=True):
+        yield work.axis, replace(work, total_bytes=work.total_bytes / calls), times * calls

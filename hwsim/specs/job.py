@@ -170,6 +170,8 @@ class Framework(Spec):
     """Experts on one device are multiplied by one kernel; if not, by one kernel each (Transformer Engine)."""
     early_stop: bool = False
     """Full recompute ends when the backward pass has what it needs: a layer's last multiply is not run again."""
+    keeps_ends: bool = False
+    """ZeRO 3 gathers what lies outside the layers once a micro-batch: it stays whole until the backward pass (FSDP)."""
     accumulation: Literal["fused", "separate", "none"] = "fused"
     """Weight gradients of a micro-batch are added to the gradient buffer by the multiply itself, by kernels of their
     own, or not at all (each micro-batch's are reduced at once)."""
