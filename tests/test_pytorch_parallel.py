@@ -62,19 +62,43 @@ def test_the_list_is_that_of_the_brute_force_count(case: Case) -> None:
         assert {key: work.calls for key, work in found.items() if key[0] in IN_BLOCKS} == pytest.approx(calls)
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        {"ep": 4}, {"ep": 2, "zero": 1}, {"ep": 4, "etp": 2, "tp": 2}, {"ep": 2, "tp": 2, "pp": 2, "zero": 2},
-        {"ep": 2, "cp": 2, "recompute": "full"}, {"ep": 4, "zero": 3}, {"pp": 2, "vpp": 2, "recompute": "selective"},
-    ],
-    ids=str,
-)  # fmt: skip
+EXPERT_STRATEGIES = [
+    {"ep": 4}, {"ep": 2, "zero": 1}, {"ep": 4, "etp": 2, "tp": 2}, {"ep": 2, "tp": 2, "pp": 2, "zero": 2},
+    {"ep": 2, "cp": 2, "recompute": "full"}, {"ep": 4, "zero": 3}, {"pp": 2, "vpp": 2, "recompute": "selective"},
+    {"framework": "fsdp", "zero": 3, "pp": 2}, {"framework": "fsdp", "zero": 3, "shard": 4}, {"framework": "pytorch"},
+    {"tp": 4, "settings": ["framework.gathers_again=false"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", EXPERT_STRATEGIES, ids=str)
 def test_the_list_of_experts_sums_to_the_traffic_of_an_estimate(strategy: dict[str, Any]) -> None:
-    setting, s = asked(MOE, "dgx-h100", 8, seq_len=64, global_batch=16, framework="megatron", **strategy)
+    given = {"framework": "megatron", **strategy}
+    setting, s = asked(MOE, "dgx-h100", 8, seq_len=64, global_batch=16, **given)
     predicted = {axis: float(np.max(value)) for axis, value in evaluate(setting, s).traffic_bytes.items()}
     found = sent_by_axis(setting, s)
     assert found == pytest.approx({axis: value for axis, value in predicted.items() if value})
+
+
+def test_what_fsdp_keeps_whole_is_gathered_once() -> None:
+    sent = [
+        evaluate(*asked(MOE, "dgx-h100", 8, framework="fsdp", zero=3, seq_len=64, global_batch=16, settings=setting))
+        for setting in ((), ("framework.keeps_ends=false",))
+    ]
+    kept, twice = (float(np.max(columns.traffic_bytes["dp"])) for columns in sent)
+    ends = 128 * 64 + 64 * 64 + 2 * 64  # tied table, positions, final norm with its shift
+    assert twice - kept == pytest.approx(2 * 2 * ends * 7 / 8)  # two micro-batches, two bytes
+
+
+def test_what_is_saved_whole_is_gathered_once() -> None:
+    dense = {"layers": 2, "hidden": 64, "heads": 8, "vocab": 128, "max_positions": 64}
+    again, saved = (
+        evaluate(*asked(dense, "dgx-h100", 2, tp=2, framework="megatron", seq_len=64, global_batch=1, settings=setting))
+        for setting in ((), ("framework.gathers_again=false",))
+    )
+    regions, stream = 2 * 2 + 1, 64 * 64 * 2
+    assert float(again.traffic_bytes["tp"] - saved.traffic_bytes["tp"]) == regions * stream / 2
+    more = float(saved.memory.parts["activations"] - again.memory.parts["activations"])
+    assert more == regions * stream / 2
 
 
 def test_names_of_runs_are_their_own() -> None:
@@ -121,6 +145,6 @@ def workers() -> list[int]:
 def test_what_pytorch_sends_is_what_hwsim_lists() -> None:
     pytest.importorskip("torch")
     rows = parallel.compare_parallel(short=True)
-    counted = [row for row in rows if not any(name in row.metric for name in parallel.UNCOUNTED)]
+    counted = [row for row in rows if row.note not in (*parallel.UNCOUNTED.values(), parallel.ROUTED)]
     assert [row for row in counted if not row.equal] == []
     assert {row.group for row in counted} == {case.group for case in CASES}

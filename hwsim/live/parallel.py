@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,12 +41,23 @@ NAMES = {"data": "dp", "shard": "dp", "send": "pp", "forward": "pp", "backward":
          "expert data": "expert dp", "expert shard": "expert dp"}  # fmt: skip
 """Groups as rows name them."""
 UNCOUNTED = {
-    "partial": "gradients of norms that sequence parallelism leaves in parts: once a step, left out by convention",
-    "ep counts": "how many rows go where, before they go: left out by convention",
+    "partial": "gradients of norms and routers that sequence parallelism leaves in parts: once a step, not counted",
+    "ep counts": "how many rows go where, before they go: not counted",
 }
 """Groups whose talk hwsim leaves out, and why."""
+ROUTED = "hwsim deals rows out evenly; here the router sent them"
 Key = tuple[int, str, str]
 """Stage, group, kind."""
+
+
+class Count(NamedTuple):
+    """What one process did of one kind of collective in a step."""
+
+    calls: float = 0.0
+    payload: float = 0.0
+    """[byte]"""
+    away: float = 0.0
+    """What an all-to-all sent to others. [byte]"""
 
 
 @dataclass(frozen=True)
@@ -126,14 +137,14 @@ def case_rows(case: Case, found: Sequence[Mapping[str, Any]]) -> list[Row]:
     predicted = {(stage, named(work.axis), work.kind): work for stage, works in listed.items() for work in works}
     rows = [loss_row(case, found)]
     for key in sorted({*predicted, *measured}):
-        rows += key_rows(case, key, predicted.get(key), measured.get(key, (0.0, 0.0)))
+        rows += key_rows(case, key, predicted.get(key), measured.get(key, Count()))
     return [*rows, *traffic_rows(case, traffic(setting, s), measured)]
 
 
 def question(case: Case) -> tuple[Setting, Strategies]:
     """The same run as hwsim is asked about it."""
     precision = "bf16" if case.half else "fp32"
-    settings = SETTINGS if case.keeps_root else (*SETTINGS, GATHERS_TWICE)
+    settings = (*SETTINGS, *(() if case.keeps_root else (GATHERS_TWICE,)), *case.settings)
     return asked(
         dict(case.model), HARDWARE, case.ranks,
         framework=FRAMEWORK, settings=settings, precision=precision, **case.columns,
@@ -155,29 +166,31 @@ def sent_as(case: Case, works: Sequence[StepCollective]) -> list[StepCollective]
     return [*(work for work in works if work.axis != "cp"), sends]
 
 
-def counted(found: Sequence[Mapping[str, Any]]) -> dict[Key, tuple[float, float]]:
-    """Calls and payload [byte] of a process, the mean over those of a stage."""
-    sums: dict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
+def counted(found: Sequence[Mapping[str, Any]]) -> dict[Key, Count]:
+    """What a process did, the mean over those of a stage."""
+    sums: dict[Key, Count] = defaultdict(Count)
     for process in found:
         others = sum(process["stage"] == other["stage"] for other in found)
-        for label, (calls, payload, _) in process["counts"].items():
+        for label, counts in process["counts"].items():
             group, kind = label.split("/")
-            entry = sums[process["stage"], named(group), kind]
-            entry[0] += calls / others
-            entry[1] += payload / others
-    return {key: (calls, payload) for key, (calls, payload) in sums.items()}
+            key = process["stage"], named(group), kind
+            sums[key] = Count(*(total + count / others for total, count in zip(sums[key], counts, strict=True)))
+    return dict(sums)
 
 
-def key_rows(case: Case, key: Key, work: StepCollective | None, measured: tuple[float, float]) -> list[Row]:
+def key_rows(case: Case, key: Key, work: StepCollective | None, measured: Count) -> list[Row]:
     """Calls and payload of one kind of collective over one group."""
     stage, group, kind = key
     at = f"stage {stage} " if case.columns["pp"] > 1 else ""
     name, note = f"{at}{group} {kind}", UNCOUNTED.get(group, case.note)
-    calls, payload = (work.calls, work.total_bytes) if work else (0.0, 0.0)
-    return [
-        Row(case.id, case.group, f"{name} calls", calls, measured[0], "1/step", note),
-        Row(case.id, case.group, f"{name} payload", payload, measured[1], "B/step", note),
+    calls, payload, sent = (work.calls, work.total_bytes, work.sent_bytes) if work else (0.0, 0.0, 0.0)
+    rows = [
+        Row(case.id, case.group, f"{name} calls", calls, measured.calls, "1/step", note),
+        Row(case.id, case.group, f"{name} payload", payload, measured.payload, "B/step", note),
     ]
+    if group == "ep":
+        rows.append(Row(case.id, case.group, f"{name} to others", sent, measured.away, "B/step", ROUTED))
+    return rows
 
 
 def loss_row(case: Case, found: Sequence[Mapping[str, Any]]) -> Row:
@@ -202,16 +215,16 @@ def traffic(setting: Setting, s: Strategies) -> dict[str, float]:
     return {axis: float(np.max(value)) for axis, value in evaluate(setting, s).traffic_bytes.items()}
 
 
-def traffic_rows(case: Case, predicted: Mapping[str, float], measured: Mapping[Key, tuple[float, float]]) -> list[Row]:
+def traffic_rows(case: Case, predicted: Mapping[str, float], measured: Mapping[Key, Count]) -> list[Row]:
     """Bytes sent per device and step by axis, as nccl-tests count them from the payload that was counted."""
     c = case.columns
     sizes = {"tp": c["tp"], "cp": c["cp"], "ep": c["ep"], "pp": c["pp"], "tied": 2, "dp": c["shard"]}
     sizes |= {"dp replica": c["dp"] * c["cp"] // c["shard"], "expert dp": c["tp"] * c["cp"] * c["dp"] // c["ep"]}
     sent: dict[tuple[str, int], float] = defaultdict(float)
-    for (stage, group, kind), (_, payload) in measured.items():
+    for (stage, group, kind), count in measured.items():
         if group in sizes:
             axis = "dp" if group in ("tied", "dp replica", "expert dp") else group
-            sent[axis, stage] += float(wire_bytes(kind, payload, sizes[group]))
+            sent[axis, stage] += float(wire_bytes(kind, count.payload, sizes[group]))
     rows = []
     for axis, value in predicted.items():
         most = max((total for (other, _), total in sent.items() if other == axis), default=0.0)

@@ -20,6 +20,9 @@ DEEP_LLAMA: Mapping[str, Any] = {**LLAMA, "layers": 4}
 ONE_CALL = "one call for all gradients (DDP's default buckets of 25 MiB hold these, too)"
 BY_LAYER = "one call per layer and one for what lies outside, as fully_shard wraps them"
 RING = "cp - 1 sends round a ring for each gather or scatter that hwsim lists"
+NORMS = "DTensor sums the gradient of every norm over its peers: once a step each, not counted"
+SAVED_WHOLE = ("framework.gathers_again=false",)
+"""DTensor saves what it gathers for a multiply."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Case:
     strategy: Mapping[str, int | str]
     """What differs from one process, one micro-batch at a time, no ZeRO."""
     way: str = "plain"
-    """Who reduces gradients: plain code, ddp or fsdp."""
+    """Who reduces gradients: plain code, ddp or fsdp; pipelining and dtensor are those libraries of PyTorch."""
     note: str = ""
     short: bool = False
     """It is among the few of a short comparison."""
@@ -45,12 +48,14 @@ class Case:
     """FSDP keeps what lies outside the layers whole until the backward pass: its default."""
     half: bool = False
     """FSDP gathers weights in bf16 and reduces gradients in fp32; the loss is nearly that of fp32."""
+    settings: tuple[str, ...] = ()
+    """Habits of the software that differ from framework `pytorch`."""
     columns: Mapping[str, Any] = field(init=False)
     """The whole strategy."""
 
     def __post_init__(self) -> None:
         usual = {"tp": 1, "pp": 1, "cp": 1, "ep": 1, "zero": 0, "micro_batch": 2, "sequence_parallel": 0,
-                 "recompute": "none"}  # fmt: skip
+                 "recompute": "none", "vpp": 1, "schedule": "1f1b"}  # fmt: skip
         columns: dict[str, Any] = {**usual, "seq_len": SEQ_LEN, **self.strategy}
         columns["dp"] = self.ranks // (columns["tp"] * columns["pp"] * columns["cp"])
         columns.setdefault("shard", columns["dp"] * columns["cp"])
@@ -109,16 +114,34 @@ CASES = (
     Case("tp-dp-4", "tensor", 4, GPT, {"tp": 2, "zero": 1}),
     Case("tp-again-2", "tensor", 2, GPT, {"tp": 2, "recompute": "full"}),
     Case("tp-sp-again-2", "tensor", 2, LLAMA, {"tp": 2, "sequence_parallel": 1, "recompute": "full"}),
+    Case("tp-dtensor-2", "tensor", 2, LLAMA, {"tp": 2, "sequence_parallel": 1}, "dtensor", NORMS, settings=SAVED_WHOLE),
+    Case("tp-dtensor-4", "tensor", 4, LLAMA, {"tp": 4, "sequence_parallel": 1}, "dtensor", NORMS, settings=SAVED_WHOLE),
     Case("pp-2", "pipeline", 2, GPT, {"pp": 2, "global_batch": 8}, short=True),
     Case("pp-4", "pipeline", 4, DEEP_GPT, {"pp": 4, "global_batch": 16}),
     Case("pp-tp-4", "pipeline", 4, LLAMA, {"pp": 2, "tp": 2, "sequence_parallel": 1, "global_batch": 8}),
     Case("pp-dp-4", "pipeline", 4, GPT, {"pp": 2, "zero": 1, "global_batch": 16}),
+    Case("pp-library-2", "pipeline", 2, GPT, {"pp": 2, "global_batch": 8}, "pipelining"),
+    Case("pp-gpipe-4", "pipeline", 4, DEEP_GPT, {"pp": 4, "global_batch": 16, "schedule": "gpipe"}, "pipelining"),
+    Case(
+        "pp-interleaved-2",
+        "pipeline",
+        2,
+        DEEP_GPT,
+        {"pp": 2, "vpp": 2, "global_batch": 8, "schedule": "interleaved"},
+        "pipelining",
+    ),
     Case("cp-2", "context", 2, LLAMA, {"cp": 2}, note=RING, short=True),
     Case("cp-4", "context", 4, LLAMA, {"cp": 4}, note=RING),
     Case("cp-gather-4", "context", 4, LLAMA, {"cp": 4}, gathers=True),
     Case("cp-again-2", "context", 2, LLAMA, {"cp": 2, "recompute": "selective"}, note=RING),
     Case("cp-gather-again-2", "context", 2, LLAMA, {"cp": 2, "recompute": "full"}, gathers=True),
+    Case("cp-tp-4", "context", 4, LLAMA, {"cp": 2, "tp": 2, "sequence_parallel": 1}, note=RING),
+    Case("cp-fsdp-4", "context", 4, LLAMA, {"cp": 2, "zero": 3}, "fsdp", RING),
     Case("ep-2", "expert", 2, MOE, {"ep": 2}, short=True),
     Case("ep-4", "expert", 4, MOE, {"ep": 4}),
     Case("ep-dp-4", "expert", 4, MOE, {"ep": 2}),
+    Case("ep-zero1-4", "expert", 4, MOE, {"ep": 2, "zero": 1}),
+    Case("ep-tp-2", "expert", 2, MOE, {"ep": 2, "tp": 2, "sequence_parallel": 1}),
+    Case("ep-tp-4", "expert", 4, MOE, {"ep": 4, "tp": 2, "sequence_parallel": 1}),
+    Case("ep-pp-4", "expert", 4, MOE, {"ep": 2, "pp": 2, "global_batch": 8}),
 )

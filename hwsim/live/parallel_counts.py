@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 KINDS = {
@@ -20,6 +21,13 @@ KINDS = {
     "send": ("send_recv", 0),
 }
 """Operator to its kind and the argument that is its payload in the sense of nccl-tests."""
+FUNCTIONAL = {
+    "all_reduce": "all_reduce",
+    "all_gather_into_tensor": "all_gather",
+    "reduce_scatter_tensor": "reduce_scatter",
+    "all_to_all_single": "all_to_all",
+}
+"""The same of those that DTensor issues; their payload is the larger of input and output."""
 RECEIVES = ("recv_", "barrier")
 SPLITS = 4
 """Argument of an all-to-all that says how many rows go to each member."""
@@ -37,22 +45,27 @@ class Counts(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Note a collective and let it run."""
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # what it does with its local tensors comes by next
+        result = func(*args, **(kwargs or {}))
         if func.namespace == "c10d":
             self._note(func._opname, args)
-        elif func.namespace == "_c10d_functional" and "wait" not in func._opname:
-            self._note(f"functional {func._opname}", args)
-        return func(*args, **(kwargs or {}))
+        elif func.namespace == "_c10d_functional" and func._opname in FUNCTIONAL:
+            self._add(str(args[-1]), FUNCTIONAL[func._opname], max(_bytes(args[0]), _bytes(result)))
+        return result
 
     def _note(self, name: str, args: Any) -> None:
         if name in RECEIVES:
             return
         kind, argument = KINDS.get(name, (name, 0))
         group = _group(args)
-        entry = self.found.setdefault(f"{self.labels.get(group.group_name, group.group_name)}/{kind}", [0, 0, 0])
         size = _bytes(args[argument])
-        entry[0] += 1
-        entry[1] += size
-        entry[2] += size - _kept(args, group, size) if kind == "all_to_all" else 0
+        self._add(group.group_name, kind, size, size - _kept(args, group, size) if kind == "all_to_all" else 0)
+
+    def _add(self, group: str, kind: str, size: int, away: int = 0) -> None:
+        entry = self.found.setdefault(f"{self.labels.get(group, group)}/{kind}", [0, 0, 0])
+        for n, value in enumerate((1, size, away)):
+            entry[n] += value
 
 
 def _group(args: Any) -> Any:

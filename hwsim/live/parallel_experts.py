@@ -53,6 +53,7 @@ class Experts(nn.Module):  # type: ignore[misc, unused-ignore]
         self.up = nn.Parameter(torch.stack([weight(f"{name} up {n}", 2 * inner, width) for n in numbers]))
         self.down = nn.Parameter(torch.stack([weight(f"{name} down {n}", width, inner) for n in numbers]))
         self.up.expert = self.down.expert = True
+        self.router.partial = place.sequence_parallel
 
     def forward(self, x: Any) -> Any:
         """Each row through the experts it chose."""

@@ -124,11 +124,16 @@ class Stage(nn.Module):  # type: ignore[misc, unused-ignore]
 
     def forward(self, x: Any, targets: Any) -> Any:
         """Tokens or what the stage before gave, to what the next stage takes, or the loss."""
+        x = self.hidden(x)
+        return self.head.loss(x, targets) if self.place.last else x
+
+    def hidden(self, x: Any) -> Any:
+        """The same without the head."""
         if self.place.first:
             x = self.embed(x)
         for layer in self.layers:
             x = checkpoint(layer, x, use_reentrant=False) if self.m["recompute"] == "full" else layer(x)
-        return self.head.loss(self.norm(x), targets) if self.place.last else x
+        return self.norm(x) if self.place.last else x
 
     def embed(self, tokens: Any) -> Any:
         """[tokens, batch] to [tokens, batch, width]."""

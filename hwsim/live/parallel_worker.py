@@ -15,6 +15,8 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from hwsim.live.parallel_axes import Place, alone, place_of
 from hwsim.live.parallel_counts import Counts
+from hwsim.live.parallel_dtensor import dtensor_step
+from hwsim.live.parallel_library import chunk_places, pipelining_step
 from hwsim.live.parallel_model import Stage
 from hwsim.live.parallel_ring import positions
 from hwsim.live.parallel_steps import Micro, Step, ddp_step, fsdp_step, plain_step
@@ -60,8 +62,8 @@ def one_case(rank: int, ranks: int, device: str, case: dict[str, Any]) -> dict[s
     s = case["strategy"]
     place = place_of(rank, ranks, s, s["sequence_parallel"])
     labels = {group.group_name: name for name, group in place.groups.items()}
-    net = Stage(case["torch_model"], place).to(device)
-    step = way_of(net, place, case, device, labels)
+    nets = [Stage(case["torch_model"], at).to(device) for at in chunk_places(place, s["vpp"])]
+    step = way_of(nets, place, case, device, labels)
     micros = share_of(batches(case), place, s["micro_batch"], device)
     counts = Counts(labels)
     losses = [step(micros) for _ in range(STEPS - 1)]
@@ -72,17 +74,24 @@ def one_case(rank: int, ranks: int, device: str, case: dict[str, Any]) -> dict[s
         "whole": reference(case, device) if rank == 0 else None,
         "stage": place.at["pp"],
         "counts": counts.found,
-        "parameters": sum(p.numel() for p in net.parameters()),
+        "parameters": sum(p.numel() for net in nets for p in net.parameters()),
     }
 
 
-def way_of(net: Stage, place: Place, case: dict[str, Any], device: str, labels: dict[str, str]) -> Step:
-    """How the case shares out batch and weights."""
+def way_of(nets: list[Stage], place: Place, case: dict[str, Any], device: str, labels: dict[str, str]) -> Step:
+    """How the case shares out batch, weights and layers."""
+    s, net = case["strategy"], nets[0]
+    if case["way"] == "pipelining":
+        return pipelining_step(nets, place, s["schedule"], s["global_batch"] // (s["micro_batch"] * s["dp"]))
     zero, shard = case["strategy"]["zero"], case["strategy"]["shard"]
     if case["way"] == "ddp":
         return ddp_step(net, place)
     if case["way"] == "plain":
         return plain_step(net, place, zero)
+    if case["way"] == "dtensor":
+        mesh = init_device_mesh(device, (s["tp"],), mesh_dim_names=("tp",))
+        labels[mesh.get_group("tp").group_name] = "tp"
+        return dtensor_step(case["torch_model"], mesh, device)
     shape = {"replica": place.copies // shard, "shard": shard, "peers": place.sizes["tp"]}
     shape = {name: size for name, size in shape.items() if size > 1}
     mesh = init_device_mesh(device, tuple(shape.values()), mesh_dim_names=tuple(shape))

@@ -160,6 +160,8 @@ class Framework(Spec):
     """Bytes of each number that a norm saves per row; 0: they are left out."""
     gathers_quantised: bool = True
     """Tensor-parallel peers gather the residual stream in the format it is multiplied in (fp8, fp4)."""
+    gathers_again: bool = True
+    """What sequence parallelism gathers for a multiply is gathered again backward; if not, it is saved whole."""
     overlap_tensor: Share = 0.0
     """Share of the tensor-parallel communication that runs beside the multiply it feeds or follows."""
     overlap_experts: Share = 0.0
