@@ -74,11 +74,6 @@ class Share:
         """Its layers alone."""
         return Share(self.stage, self.layers, 0.0 * self.embedding, 0.0 * self.head)
 
-    @property
-    def ends(self) -> Share:
-        """All but its layers."""
-        return Share(self.stage, tuple(0.0 * count for count in self.layers), self.embedding, self.head)
-
     def weights(self, blocks: StageBlocks, which: str) -> Weights:
         """Parameters on one device of the stage, before ZeRO; `which`: dense or experts.
 
@@ -277,7 +272,8 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
 def _unsharded(blocks: StageBlocks, share: Share, s: Strategies, job: TrainingJob) -> Numeric:
     """Weights and gradients that ZeRO 3 holds whole: a layer in use, one fetched ahead, and all outside the layers."""
     half = 0.5 * job.framework.reduce_bytes
-    outside = gathered_bytes(share.ends.weights(blocks, "dense"), job)
+    ends = Share(share.stage, tuple(0.0 * count for count in share.layers), share.embedding, share.head)
+    outside = gathered_bytes(ends.weights(blocks, "dense"), job)
 
     def at_a_time(which: str) -> Numeric:
         most: Numeric = 0.0

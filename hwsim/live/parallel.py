@@ -31,7 +31,6 @@ WORKER = "hwsim.live.parallel_worker:work"
 TIMEOUT_S = 240.0
 HARDWARE = "dgx-h100"
 """Whose network carries the bytes does not change how many there are."""
-FRAMEWORK = "pytorch"
 SETTINGS = ("framework.early_stop=true",)
 """torch.utils.checkpoint ends its second forward pass when it has what the backward pass needs."""
 GATHERS_TWICE = "framework.keeps_ends=false"
@@ -147,7 +146,7 @@ def question(case: Case) -> tuple[Setting, Strategies]:
     settings = (*SETTINGS, *(() if case.keeps_root else (GATHERS_TWICE,)), *case.settings)
     return asked(
         dict(case.model), HARDWARE, case.ranks,
-        framework=FRAMEWORK, settings=settings, precision=precision, **case.columns,
+        framework=case.framework, settings=settings, precision=precision, **case.columns,
     )  # fmt: skip
 
 

@@ -64,6 +64,11 @@ class Case:
         object.__setattr__(self, "columns", columns)
 
     @property
+    def framework(self) -> str:
+        """Whose habits hwsim is asked about: those of plain PyTorch, or of FSDP where it has the weights."""
+        return "fsdp" if self.way == "fsdp" else "pytorch"
+
+    @property
     def rings(self) -> bool:
         """Its keys and values go round by sends."""
         return self.columns["cp"] > 1 and not self.gathers
