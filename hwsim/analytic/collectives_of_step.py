@@ -25,12 +25,15 @@ from hwsim.analytic.setting import Setting, model_plan
 from hwsim.formulas.collectives import wire_bytes
 from hwsim.formulas.types import Numeric
 from hwsim.ops.axes import data, expert
+from hwsim.ops.block import position_parameters
 from hwsim.ops.operator import Operator
 from hwsim.ops.work import Collective
 from hwsim.specs.strategy import Strategies
 
+UNCOUNTED = "uncounted"
+"""What no estimate counts, being vectors once per step: see `_partial`."""
 TRAFFIC_AXIS = {"etp": "ep", "send": "pp", "tied": "dp", "data": "dp", "shard": "dp", "replica": "dp",
-                "expert data": "dp", "expert shard": "dp", "expert replica": "dp"}  # fmt: skip
+                "expert data": "dp", "expert shard": "dp", "expert replica": "dp", "partial": UNCOUNTED}  # fmt: skip
 """Group of devices to the axis that an estimate counts its traffic under; others are named alike."""
 
 
@@ -39,7 +42,7 @@ class StepCollective:
     """One kind of collective over one group of devices, all its calls of a step together."""
 
     axis: str
-    """The group: tp, cp, ep, etp, data, shard, replica, expert data, ..., send (to another stage), tied."""
+    """The group: tp, cp, ep, etp, data, shard, replica, expert data, ..., send (to another stage), tied, partial."""
     kind: str
     calls: float
     """Per step."""
@@ -66,7 +69,8 @@ def collectives_of_step(setting: Setting, s: Strategies, stage: int = 0) -> list
     one more call (as FSDP wraps a model); gradients of a whole step in one call.
     """
     share = stage_share(setting.segments, s, np.asarray(float(stage)))
-    listed = [*_in_blocks(setting, s, share), *_between_stages(setting, s, share), *_of_weights(setting, s, share)]
+    parts = (_in_blocks, _between_stages, _of_weights, _partial)
+    listed = [work for part in parts for work in part(setting, s, share)]
     sizes = _sizes(setting, s)
     found: dict[tuple[str, str], StepCollective] = {}
     for axis, work, calls in listed:
@@ -87,6 +91,7 @@ def _sizes(setting: Setting, s: Strategies) -> dict[str, Numeric]:
     """Members of every group."""
     two = np.minimum(s.pp, 2.0)
     sizes: dict[str, Numeric] = {"tp": s.tp, "cp": s.cp, "ep": s.ep, "etp": s.etp, "send": two, "tied": two}
+    sizes["partial"] = s.tp
     sizes |= {"data": s.dp * s.cp, "shard": s.shard, "replica": data.replicas(s)}
     if setting.model.experts:
         sizes |= {"expert data": expert.copies(s), "expert shard": expert.shard(s)}
@@ -153,3 +158,32 @@ def _in_units(works: Sequence[Collective], often: Sequence[Numeric], units: Sequ
     """Collectives, so many times a step each, in so many calls each time."""
     for work, times, calls in zip(works, often, units, strict=True):
         yield work.axis, replace(work, total_bytes=work.total_bytes / calls), times * calls
+
+
+def _partial(setting: Setting, s: Strategies, share: Share) -> Listed:
+    """Gradients of weights that all tensor-parallel peers hold whole, which sequence parallelism leaves in parts.
+
+    Norms, routers, biases of row-parallel multiplies, position tables: summed over tp once per step, in one call
+    (Megatron-Core, finalize_model_grads). No estimate counts them.
+    """
+    plan, whole = model_plan(setting, s), model_plan(setting, replace(s, tp=np.ones_like(s.tp)))
+    start, end = _common(plan.start(), whole.start()), _common(plan.end(), whole.end())
+    layers = []
+    for (segment, kinds), (_, others) in zip(plan.layers(), whole.layers(), strict=True):
+        pairs = zip(kinds, others, strict=True)
+        layers.append(sum(count / segment.layers * _common(a, b) for (_, count, a), (_, _, b) in pairs))
+    positions = position_parameters(plan.decoder)
+    held = share.of(layers, start + positions, end) * setting.job.framework.reduce_bytes
+    yield "partial", Collective("all_reduce", "partial", held * s.sequence_parallel), 1.0
+
+
+def _common(shared: Sequence[Operator], whole: Sequence[Operator]) -> Numeric:
+    """Trained weights of a block that tensor parallelism does not divide, matrices and vectors apart."""
+    total: Numeric = 0.0
+    for a, b in zip(shared, whole, strict=True):
+        matrices, vectors = a.trained_matrices, a.trained_parameters - a.trained_matrices
+        others = b.trained_parameters - b.trained_matrices
+        found = np.where(np.equal(matrices, b.trained_matrices), matrices, 0.0)
+        found = found + np.where(np.equal(vectors, others), vectors, 0.0)
+        total = total + found * (1.0 - float(a.experts))
+    return total

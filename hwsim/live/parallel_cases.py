@@ -20,9 +20,11 @@ DEEP_LLAMA: Mapping[str, Any] = {**LLAMA, "layers": 4}
 ONE_CALL = "one call for all gradients (DDP's default buckets of 25 MiB hold these, too)"
 BY_LAYER = "one call per layer and one for what lies outside, as fully_shard wraps them"
 RING = "cp - 1 sends round a ring for each gather or scatter that hwsim lists"
-NORMS = "DTensor sums the gradient of every norm over its peers: once a step each, not counted"
+NORMS = "DTensor sums the gradient of every norm over its peers, once a step each: listed, in no estimate"
 SAVED_WHOLE = ("framework.gathers_again=false",)
 """DTensor saves what it gathers for a multiply."""
+SCATTERED = ("framework.scatter_sends=true",)
+"""Tensor-parallel peers send a piece each of what they hand on, and gather on arrival (Megatron)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Case:
     keeps_root: bool = False
     """FSDP keeps what lies outside the layers whole until the backward pass: its default."""
     half: bool = False
-    """FSDP gathers weights in bf16 and reduces gradients in fp32; the loss is nearly that of fp32."""
+    """In bf16: all of it, or with FSDP what is gathered but not what is reduced. The loss is nearly that of fp32."""
     settings: tuple[str, ...] = ()
     """Habits of the software that differ from framework `pytorch`."""
     columns: Mapping[str, Any] = field(init=False)
@@ -83,7 +85,7 @@ class Case:
             "norm": m.get("norm", "layernorm"), "biases": m.get("norm", "layernorm") == "layernorm",
             "positions": m.get("positions", "learned"), "tied": m.get("tied_embeddings", True),
             "experts": m.get("experts", 0), "experts_per_token": m.get("experts_per_token", 0),
-            "expert_ffn": m.get("expert_ffn", 0), "gathers": self.gathers,
+            "expert_ffn": m.get("expert_ffn", 0), "gathers": self.gathers, "scatters": self.settings == SCATTERED,
             "recompute": self.columns["recompute"],
         }  # fmt: skip
         strategy = dict(self.columns)
@@ -115,6 +117,8 @@ CASES = (
     Case("tp-2", "tensor", 2, GPT, {"tp": 2}, short=True),
     Case("tp-4", "tensor", 4, LLAMA, {"tp": 4}),
     Case("tp-sp-2", "tensor", 2, LLAMA, {"tp": 2, "sequence_parallel": 1}, short=True),
+    Case("tp-bf16-2", "tensor", 2, LLAMA, {"tp": 2}, half=True),
+    Case("tp-sp-gpt-2", "tensor", 2, GPT, {"tp": 2, "sequence_parallel": 1}),
     Case("tp-sp-4", "tensor", 4, LLAMA, {"tp": 4, "sequence_parallel": 1}),
     Case("tp-dp-4", "tensor", 4, GPT, {"tp": 2, "zero": 1}),
     Case("tp-again-2", "tensor", 2, GPT, {"tp": 2, "recompute": "full"}),
@@ -124,6 +128,7 @@ CASES = (
     Case("pp-2", "pipeline", 2, GPT, {"pp": 2, "global_batch": 8}, short=True),
     Case("pp-4", "pipeline", 4, DEEP_GPT, {"pp": 4, "global_batch": 16}),
     Case("pp-tp-4", "pipeline", 4, LLAMA, {"pp": 2, "tp": 2, "sequence_parallel": 1, "global_batch": 8}),
+    Case("pp-scatter-4", "pipeline", 4, GPT, {"pp": 2, "tp": 2, "global_batch": 8}, settings=SCATTERED),
     Case("pp-dp-4", "pipeline", 4, GPT, {"pp": 2, "zero": 1, "global_batch": 16}),
     Case("pp-library-2", "pipeline", 2, GPT, {"pp": 2, "global_batch": 8}, "pipelining"),
     Case("pp-gpipe-4", "pipeline", 4, DEEP_GPT, {"pp": 4, "global_batch": 16, "schedule": "gpipe"}, "pipelining"),

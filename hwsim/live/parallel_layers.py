@@ -28,7 +28,7 @@ def weight(name: str, *shape: int) -> Any:
 
 
 def mine(whole: Any, place: Place, dim: int) -> Any:
-    """This peer's part of a weight."""
+    """This tensor-parallel peer's part."""
     return whole.chunk(place.sizes["tp"], dim)[place.at["tp"]].contiguous()
 
 
@@ -138,6 +138,8 @@ class Rows(nn.Module):  # type: ignore[misc, unused-ignore]
         self.place = place
         self.weight = nn.Parameter(mine(weight(name, out, inner), place, 1))
         self.bias = nn.Parameter(torch.zeros(out)) if bias else None
+        if self.bias is not None:
+            self.bias.partial = place.sequence_parallel
 
     def forward(self, x: Any) -> Any:
         """The sum over peers."""
@@ -176,7 +178,8 @@ class SharedLoss(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
 
     @staticmethod
     def forward(ctx: Any, logits: Any, targets: Any, start: int, group: Any) -> Any:
-        """Loss of each token."""
+        """Loss of each token, in fp32."""
+        ctx.dtype, logits = logits.dtype, logits.float()
         logits = logits - reduced(logits.amax(-1), group, largest=True)[..., None]
         local = targets - start
         here = (local >= 0) & (local < logits.shape[-1])
@@ -192,4 +195,4 @@ class SharedLoss(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
         """Softmax less one at the target."""
         softmax, local, here = ctx.saved_tensors
         softmax = softmax.scatter_add(-1, local, -here[..., None].to(softmax.dtype))
-        return softmax * gradient[..., None], None, None, None
+        return (softmax * gradient[..., None]).to(ctx.dtype), None, None, None

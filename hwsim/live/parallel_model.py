@@ -54,7 +54,7 @@ def rotate(heads: Any, where: Any) -> Any:
     angle = where[:, None] * ROPE_BASE ** -(torch.arange(half, device=heads.device) / half)
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     a, b = heads.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(heads.dtype)
 
 
 class Mlp(nn.Module):  # type: ignore[misc, unused-ignore]
@@ -100,6 +100,7 @@ class Stage(nn.Module):  # type: ignore[misc, unused-ignore]
             self.tokens = Table("tokens", m["vocab"], m["hidden"], place)
         if place.first and m["positions"] == "learned":
             self.positions = nn.Parameter(weight("positions", m["seq"], m["hidden"]))
+            self.positions.partial = place.sequence_parallel
         if place.last:
             self.norm = norm(m, place)
             held = m["tied"] and place.first
@@ -140,5 +141,7 @@ class Stage(nn.Module):  # type: ignore[misc, unused-ignore]
         x = self.tokens(tokens)
         if self.m["positions"] != "learned":
             return x
-        where = positions(self.m["seq"], self.place.sizes["cp"], self.place.at["cp"])
-        return x + self.positions[where.to(tokens.device), None]
+        where = positions(self.m["seq"], self.place.sizes["cp"], self.place.at["cp"]).to(tokens.device)
+        if self.place.sequence_parallel:
+            where = where.chunk(self.place.sizes["tp"])[self.place.at["tp"]]
+        return x + self.positions[where, None]

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from hwsim.live.parallel_axes import Place, gather, reduced, scatter
+from hwsim.live.parallel_layers import mine
 from hwsim.live.parallel_model import Stage
 
 RATE = 0.5
@@ -92,32 +93,35 @@ def one_f_one_b(net: Stage, place: Place, micros: list[Micro]) -> float:
                 y = y / len(micros)
                 losses += float(y)
             else:
-                sent.append(hand_on(y.detach(), place, "forward", number + 1))
+                sent.append(hand_on(net, y.detach(), "forward"))
             waiting.append((x, y))
         if turn >= warm:
             x, y = waiting.popleft()
             y.backward(None if place.last else receive(net, place, y.shape[1], "backward"))
             if not place.first:
-                sent.append(hand_on(x.grad, place, "backward", number - 1))
+                sent.append(hand_on(net, x.grad, "backward"))
     for work, _ in sent:
         work.wait()
     return losses
 
 
 def receive(net: Stage, place: Place, batch: int, way: str = "forward") -> Any:
-    """What a neighbouring stage hands on."""
-    group, device = place.group(way), next(net.parameters()).device
-    came = torch.empty(net.boundary(batch), device=device)
+    """What a neighbouring stage hands on; pieces that tensor-parallel peers were sent are put together."""
+    group, weights = place.group(way), next(net.parameters())
+    tokens, *others = net.boundary(batch)
+    pieces = place.sizes["tp"] if net.m["scatters"] else 1
+    came = torch.empty((tokens // pieces, *others), device=weights.device, dtype=weights.dtype)
     neighbour = place.at["pp"] + (-1 if way == "forward" else 1)
     dist.recv(came, dist.get_global_rank(group, neighbour), group=group)
-    return came
+    return gather(came, place.group("tp")) if pieces > 1 else came
 
 
-def hand_on(message: Any, place: Place, way: str, stage: int) -> tuple[Any, Any]:
+def hand_on(net: Stage, message: Any, way: str) -> tuple[Any, Any]:
     """Start to send to another stage; forward and backward have a group each, so that neither waits for the other."""
-    group = place.group(way)
-    message = message.contiguous()
-    return dist.isend(message, dist.get_global_rank(group, stage), group=group), message
+    place = net.place
+    group, neighbour = place.group(way), place.at["pp"] + (1 if way == "forward" else -1)
+    message = (mine(message, place, 0) if net.m["scatters"] else message).contiguous()
+    return dist.isend(message, dist.get_global_rank(group, neighbour), group=group), message
 
 
 def ddp_step(net: Stage, place: Place) -> Step:

@@ -44,6 +44,9 @@ def work(
     warnings.simplefilter("ignore", FutureWarning)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     torch.set_num_threads(1)
+    if device == "cuda" and torch.cuda.device_count() < ranks:
+        msg = f"{ranks} processes need a GPU each; {torch.cuda.device_count()} are here"
+        raise RuntimeError(msg)
     torch.backends.cuda.matmul.allow_tf32 = False
     if device == "cuda":
         torch.cuda.set_device(rank)
@@ -62,7 +65,8 @@ def one_case(rank: int, ranks: int, device: str, case: dict[str, Any]) -> dict[s
     s = case["strategy"]
     place = place_of(rank, ranks, s, s["sequence_parallel"])
     labels = {group.group_name: name for name, group in place.groups.items()}
-    nets = [Stage(case["torch_model"], at).to(device) for at in chunk_places(place, s["vpp"])]
+    kind = torch.bfloat16 if case["half"] and case["way"] == "plain" else torch.float32
+    nets = [Stage(case["torch_model"], at).to(device, kind) for at in chunk_places(place, s["vpp"])]
     step = way_of(nets, place, case, device, labels)
     micros = share_of(batches(case), place, s["micro_batch"], device)
     counts = Counts(labels)
@@ -74,7 +78,6 @@ def one_case(rank: int, ranks: int, device: str, case: dict[str, Any]) -> dict[s
         "whole": reference(case, device) if rank == 0 else None,
         "stage": place.at["pp"],
         "counts": counts.found,
-        "parameters": sum(p.numel() for net in nets for p in net.parameters()),
     }
 
 
