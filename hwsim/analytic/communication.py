@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from hwsim.analytic.blocks import Machine, Pace, Weights, block_weights, mean_cost
-from hwsim.analytic.memory import StageBlocks, expert_fraction, gathered_bytes, stage_shares
+from hwsim.analytic.memory import Share, StageBlocks, expert_fraction, gathered_bytes, stage_shares
 from hwsim.analytic.setting import Setting, model_plan, tied_parameters
 from hwsim.formulas.collectives import wire_bytes
 from hwsim.formulas.training import adam_bytes, exposed_s
@@ -27,9 +27,23 @@ class DataTalk:
     reduce_scatter_s: Numeric
     replica_s: Numeric
     all_gather_s: Numeric
+    again_s: Numeric
+    """Gathering weights for the backward pass."""
     tied_s: Numeric
     """Gradients of tied embeddings, between first and last stage."""
     optimizer_s: Numeric
+
+
+@dataclass(frozen=True)
+class Held:
+    """Weights on a device of one stage, before ZeRO."""
+
+    dense: Weights
+    experts: Weights
+    again: Weights
+    """Dense ones that ZeRO 3 gathers a second time, for the backward pass."""
+    end: Numeric
+    """1 where the stage has an end of the model, else 0."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +69,18 @@ def data_talk(setting: Setting, s: Strategies) -> DataTalk:
     if setting.model.experts:
         groups |= setting.network.expert_groups(s, expert.copies(s), expert.shard(s))
     machine = Machine(setting.device, setting.network, groups, 0.0)
-    held = [pair for pair, _ in stage_held(setting, s)]
-    seconds = _collective_s(machine, data_collectives(setting, s, _most([dense for dense, _ in held])))
-    updated = _most([dense for dense, _ in held]).times(data.kept_fraction(1, s))
+    held = stage_held(setting, s)
+    dense, again = (_most([getattr(stage, name) for stage in held]) for name in ("dense", "again"))
+    seconds = _collective_s(machine, data_collectives(setting, s, dense, again))
+    updated = dense.times(data.kept_fraction(1, s))
     if setting.model.experts:
-        routed = _most([experts for _, experts in held])
+        routed = _most([stage.experts for stage in held])
         apart = _collective_s(machine, expert_collectives(setting, s, routed))
         seconds = [a + b for a, b in zip(seconds, apart, strict=True)]
         updated = updated + routed.times(expert_fraction(1, s))
-    reduce, scatter, replica, gather = seconds
-    return DataTalk(
-        all_reduce_s=reduce,
-        reduce_scatter_s=scatter,
-        replica_s=replica,
-        all_gather_s=gather,
-        tied_s=machine.collective_s(tied_collective(setting, s)),
-        optimizer_s=update_s(setting, updated),
-    )
+    reduce, scatter, replica, gather, again_s = seconds
+    tied_s = machine.collective_s(tied_collective(setting, s))
+    return DataTalk(reduce, scatter, replica, gather, again_s, tied_s, update_s(setting, updated))
 
 
 def _collective_s(machine: Machine, works: Sequence[Collective]) -> list[Numeric]:
@@ -115,14 +124,18 @@ def _traffic(
     return t.all_reduce_bytes, t.reduce_scatter_bytes, t.replica_bytes, t.all_gather_bytes
 
 
-def data_collectives(setting: Setting, s: Strategies, held: Weights) -> tuple[Collective, ...]:
-    """All-reduce, reduce-scatter, replica all-reduce and all-gather for a device with the dense weights `held`."""
+def data_collectives(setting: Setting, s: Strategies, held: Weights, again: Weights) -> tuple[Collective, ...]:
+    """All-reduce, reduce-scatter, replica all-reduce and all-gathers for a device with the dense weights `held`.
+
+    The last one gathers for the backward pass, `again` alone.
+    """
     reduce, scatter, replica, gather = _traffic(setting, s, held, s.shard, data.replicas(s))
     return (
         Collective("all_reduce", "data", reduce),
         Collective("reduce_scatter", "shard", scatter),
         Collective("all_reduce", "replica", replica),
         Collective("all_gather", "shard", gather),
+        Collective("all_gather", "shard", np.where(s.zero >= 3, gathered_bytes(again, setting.job), 0.0)),
     )
 
 
@@ -135,6 +148,7 @@ def expert_collectives(setting: Setting, s: Strategies, held: Weights) -> tuple[
         Collective("reduce_scatter", "expert shard", scatter),
         Collective("all_reduce", "expert replica", replica),
         Collective("all_gather", "expert shard", gather),
+        Collective("all_gather", "expert shard", np.where(s.zero >= 3, gather, 0.0)),
     )
 
 
@@ -151,23 +165,23 @@ def data_bytes(setting: Setting, s: Strategies) -> DataBytes:
         sizes |= {"expert data": expert.copies(s), "expert shard": expert.shard(s)}
         sizes["expert replica"] = sizes["expert data"] / sizes["expert shard"]
     count = data.rounds(s)
-    gathers = count.forward_gathers + count.backward_gathers
 
     def sent(work: Collective) -> Numeric:
         return wire_bytes(work.kind, work.total_bytes, sizes[work.axis])
 
     def of_group(works: Sequence[Collective]) -> tuple[Numeric, Numeric]:
-        reduce, scatter, replica, gather = (sent(work) for work in works)
-        return reduce + scatter * count.reduce_scatters + gather * gathers, replica
+        reduce, scatter, replica, gather, again = (sent(work) for work in works)
+        gathers = gather * count.forward_gathers + again * count.backward_gathers
+        return reduce + scatter * count.reduce_scatters + gathers, replica
 
     tied = sent(tied_collective(setting, s))
     busiest = DataBytes(0.0, 0.0, 0.0)
-    for (dense, routed), end in stage_held(setting, s):
-        in_shard, replica = of_group(data_collectives(setting, s, dense))
+    for stage in stage_held(setting, s):
+        in_shard, replica = of_group(data_collectives(setting, s, stage.dense, stage.again))
         apart: tuple[Numeric, Numeric] = (0.0, 0.0)
         if setting.model.experts:
-            apart = of_group(expert_collectives(setting, s, routed))
-        busiest = _more(DataBytes(in_shard + apart[0], replica + apart[1], tied * end), busiest)
+            apart = of_group(expert_collectives(setting, s, stage.experts))
+        busiest = _more(DataBytes(in_shard + apart[0], replica + apart[1], tied * stage.end), busiest)
     return busiest
 
 
@@ -190,23 +204,32 @@ class SendTalk:
 def send_talk(setting: Setting, s: Strategies) -> SendTalk:
     """Cost a send between stages, and the all-gather that puts it together again without sequence parallelism."""
     machine = Machine(setting.device, setting.network, setting.network.step_groups(s), 0.0)
+    send, regather = boundary_collectives(setting, s)
+    seconds = machine.collective_s(send) + machine.collective_s(regather)
+    return SendTalk(seconds, send.total_bytes, machine.sent_bytes(regather))
+
+
+def boundary_collectives(setting: Setting, s: Strategies) -> tuple[Collective, Collective]:
+    """What hands one micro-batch over one chunk boundary: the send, and the all-gather on arrival."""
     source = s.seq_len if setting.job.source_len is None else float(setting.job.source_len)
     tokens = s.seq_len + source if setting.model.encoder else s.seq_len
     residual = s.micro_batch * tokens / s.cp * setting.model.hidden * setting.precision.activation
     scatters = np.maximum(s.sequence_parallel, float(setting.job.framework.scatter_sends))
     send = Collective("send_recv", "send", pipeline_axis.send_bytes(residual, s, scatters))
-    regather = Collective("all_gather", "tp", residual * (scatters - s.sequence_parallel) * (s.pp > 1))
-    seconds = machine.collective_s(send) + machine.collective_s(regather)
-    return SendTalk(seconds, send.total_bytes, machine.sent_bytes(regather))
+    return send, Collective("all_gather", "tp", residual * (scatters - s.sequence_parallel) * (s.pp > 1))
 
 
-def stage_held(setting: Setting, s: Strategies) -> list[tuple[tuple[Weights, Weights], Numeric]]:
-    """Dense weights and experts on a device of each stage class, and whether that class holds an end of the model."""
+def stage_held(setting: Setting, s: Strategies) -> list[Held]:
+    """What a device of each stage class holds."""
     blocks = weight_blocks(setting, s)
-    return [
-        ((share.weights(blocks, "dense"), share.weights(blocks, "experts")), np.maximum(share.embedding, share.head))
-        for share in stage_shares(setting.segments, s).values()
-    ]
+    return [held_by(setting, blocks, share) for share in stage_shares(setting.segments, s).values()]
+
+
+def held_by(setting: Setting, blocks: StageBlocks, share: Share) -> Held:
+    """What a device of one stage holds."""
+    dense = share.weights(blocks, "dense")
+    again = share.inner.weights(blocks, "dense") if setting.job.framework.keeps_ends else dense
+    return Held(dense, share.weights(blocks, "experts"), again, np.maximum(share.embedding, share.head))
 
 
 def weight_blocks(setting: Setting, s: Strategies) -> StageBlocks:
@@ -248,7 +271,7 @@ def exposed_data(setting: Setting, s: Strategies, talk: DataTalk, beat: Pace) ->
     beside_backward = beat.backward_s * float(framework.overlap_gradients)
     streaming = np.where(s.zero >= 3, 1.0, 0.0)
     first_gather = streaming * talk.all_gather_s / np.maximum(setting.layers / s.pp, 1.0)
-    each = talk.reduce_scatter_s + talk.all_gather_s * streaming
+    each = talk.reduce_scatter_s + talk.again_s * streaming
     last = exposed_s(talk.all_reduce_s + talk.replica_s + each, beside_backward, framework.interference)
     earlier = np.maximum(count.reduce_scatters - 1.0, 0.0) * exposed_s(each, beside_backward, framework.interference)
     forward = exposed_s(talk.all_gather_s, beside_forward, framework.interference) + first_gather

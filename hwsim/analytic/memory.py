@@ -73,6 +73,11 @@ class Share:
             total = total + count * layer
         return total + self.embedding * embedding + self.head * head
 
+    @property
+    def inner(self) -> Share:
+        """Its layers alone."""
+        return Share(self.stage, self.layers, 0.0 * self.embedding, 0.0 * self.head)
+
     def weights(self, blocks: StageBlocks, which: str) -> Weights:
         """Parameters on one device of the stage, before ZeRO; `which`: dense or experts.
 
@@ -145,17 +150,20 @@ class Memory:
 
 def stage_shares(segments: Sequence[Segment], s: Strategies) -> dict[str, Share]:
     """Shares of the first, the fullest middle and the last stage, and of the first that is all of a later stack."""
+    stages = {**{name: stage_number(name, s) for name in STAGE_CLASSES}, **_later(segments, s)}
+    return {name: stage_share(segments, s, stage) for name, stage in stages.items()}
+
+
+def stage_share(segments: Sequence[Segment], s: Strategies, stage: Numeric) -> Share:
+    """What one stage holds."""
     counts = [segment.layers for segment in segments]
     layers = sum(counts)
-    shares = {}
-    for name, stage in {**{name: stage_number(name, s) for name in STAGE_CLASSES}, **_later(segments, s)}.items():
-        held = pipeline.stage_layers(layers, s.pp, s.vpp, stage)
-        parts: tuple[Numeric, ...] = (held,)
-        if len(counts) > 1:
-            ends = [pipeline.layers_before(sum(counts[:n]), layers, s.pp, s.vpp, stage) for n in range(1, len(counts))]
-            parts = tuple(b - a for a, b in zip([0.0, *ends], [*ends, held], strict=True))
-        shares[name] = Share(stage, parts, np.where(stage == 0, 1.0, 0.0), np.where(stage == s.pp - 1.0, 1.0, 0.0))
-    return shares
+    held = pipeline.stage_layers(layers, s.pp, s.vpp, stage)
+    parts: tuple[Numeric, ...] = (held,)
+    if len(counts) > 1:
+        ends = [pipeline.layers_before(sum(counts[:n]), layers, s.pp, s.vpp, stage) for n in range(1, len(counts))]
+        parts = tuple(b - a for a, b in zip([0.0, *ends], [*ends, held], strict=True))
+    return Share(stage, parts, np.where(stage == 0, 1.0, 0.0), np.where(stage == s.pp - 1.0, 1.0, 0.0))
 
 
 def _later(segments: Sequence[Segment], s: Strategies) -> dict[str, Numeric]:

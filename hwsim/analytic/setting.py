@@ -87,6 +87,7 @@ class Setting:
             imbalance=job.imbalance,
             capacity=job.capacity,
             grouped=framework.grouped,
+            gathers_again=framework.gathers_again,
             dispatch_domain=float(self.hardware.cluster.tiers[0].size or 1) if framework.dispatch_once else 0.0,
         )
 

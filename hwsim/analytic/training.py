@@ -113,7 +113,7 @@ class TrainingColumns:
         """Seconds per step that each axis communicates, hidden behind compute or not."""
         stage, gradients, sends = self.talk
         steps, count = self.strategies.micro_batches, data.rounds(self.strategies)
-        gathers = count.forward_gathers + count.backward_gathers
+        gathers = gradients.all_gather_s * count.forward_gathers + gradients.again_s * count.backward_gathers
         once = gradients.all_reduce_s + gradients.replica_s + gradients.tied_s
         boundaries = 2.0 * (steps * self.strategies.vpp + self.strategies.pp - 1.0)
         return {
@@ -121,7 +121,7 @@ class TrainingColumns:
             "cp": steps * stage.cp_busy_s,
             "ep": steps * stage.ep_busy_s,
             "pp": boundaries * sends.send_s,
-            "dp": once + gradients.reduce_scatter_s * count.reduce_scatters + gradients.all_gather_s * gathers,
+            "dp": once + gradients.reduce_scatter_s * count.reduce_scatters + gathers,
         }
 
     @property

@@ -36,7 +36,7 @@ def plain_projections(p: Plan) -> list[Operator]:
     """Queries, keys and values in one multiply, head norms, rotary embedding."""
     m, z = p.model, p.sizes
     width, keys = z.heads * m.head_dim, z.kv_heads * m.head_dim
-    qkv = p.linear("qkv", z.tokens, width + 2.0 * keys, m.hidden, m.qkv_bias, z.residual_tokens, parts=3)
+    qkv = p.linear("qkv", z.tokens, width + 2.0 * keys, m.hidden, m.qkv_bias, p.entered_rows, parts=3)
     turned = z.tokens * (width + keys) * m.rotary_share
     return [
         with_collectives(qkv, p.boundary.enter),
@@ -55,14 +55,15 @@ def latent_projections(p: Plan) -> list[Operator]:
     query = z.heads * (m.nope_dim + m.rope_dim)
     rows, latent = z.residual_tokens, m.kv_rank + m.rope_dim
     if m.q_rank:
+        wide = p.linear("q up", z.tokens, query, m.q_rank, False, p.entered_rows)
         queries = [
             p.linear("q down", rows, m.q_rank, m.hidden, False, rows),
             norm("q latent norm", p, rows, m.q_rank),
-            with_collectives(p.linear("q up", z.tokens, query, m.q_rank, False, rows), p.boundary_of(m.q_rank).enter),
+            with_collectives(wide, p.boundary_of(m.q_rank).enter),
         ]
     else:
-        queries = [with_collectives(p.linear("q", z.tokens, query, m.hidden, False, rows), p.boundary.enter)]
-    up = p.linear("kv up", z.tokens, z.heads * (m.nope_dim + m.v_dim), m.kv_rank, False, rows)
+        queries = [with_collectives(p.linear("q", z.tokens, query, m.hidden, False, p.entered_rows), p.boundary.enter)]
+    up = p.linear("kv up", z.tokens, z.heads * (m.nope_dim + m.v_dim), m.kv_rank, False, p.entered_rows)
     return [
         *queries,
         p.linear("kv down", rows, latent, m.hidden, False),
@@ -90,7 +91,7 @@ def cross_part(p: Plan) -> list[Operator]:
         return []
     m, z, there = p.model, p.sizes, p.source.sizes
     width = z.heads * m.head_dim
-    queries = p.linear("cross q", z.tokens, width, m.hidden, m.qkv_bias, z.residual_tokens)
+    queries = p.linear("cross q", z.tokens, width, m.hidden, m.qkv_bias, p.entered_rows)
     keys = p.linear("cross kv", there.tokens, kv_width(p), p.source.model.hidden, m.qkv_bias, parts=2)
     output = p.linear("cross output", z.tokens, m.hidden, width, m.output_bias, z.tokens)
     return [

@@ -112,7 +112,7 @@ def logits(p: Plan, width: int) -> list[Operator]:
     """Scores of every token or class, and the loss."""
     m, z = p.model, p.sizes
     classes = m.head == "class"
-    rows, held = (z.batch * 1.0, z.batch * 1.0) if classes else (z.tokens, z.residual_tokens)
+    rows, held = (z.batch * 1.0, z.batch * 1.0) if classes else (z.tokens, p.entered_rows)
     scores = p.linear("lm head", rows, z.vocab, width, m.head_bias, held)
     reduced = Collective("all_reduce", "tp", rows * FP32_BYTES)
     moved = rows * z.vocab * p.habits.logit_traffic_bytes

@@ -26,7 +26,7 @@ def mlp_part(p: Plan) -> list[Operator]:
     """Norm, up (and gate) projection, activation, down projection, residual add."""
     m, z = p.model, p.sizes
     columns = z.ffn * (2.0 if m.gated else 1.0)
-    up = p.linear("mlp up", z.tokens, columns, m.hidden, m.mlp_bias, z.residual_tokens, parts=1 + m.gated)
+    up = p.linear("mlp up", z.tokens, columns, m.hidden, m.mlp_bias, p.entered_rows, parts=1 + m.gated)
     down = p.linear("mlp down", z.tokens, m.hidden, z.ffn, m.mlp_bias, z.tokens)
     return [
         *_norm_before(p),

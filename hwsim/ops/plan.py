@@ -36,6 +36,8 @@ class Habits:
     """Experts on one device are multiplied by one kernel; if not, by one kernel each."""
     dispatch_domain: float = 0.0
     """Devices that a token travels to once, whatever number of its experts they hold; 0: once per expert."""
+    gathers_again: bool = True
+    """What sequence parallelism gathers for a multiply is gathered again backward; if not, it is saved whole."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,13 @@ class Plan:
 
     def boundary_of(self, width: int) -> tensor.Boundary:
         """The same for a stream of another width."""
-        return tensor.boundary(self.sizes.tokens * width, self.formats.gathered, self.formats.activation, self.s)
+        formats, again = self.formats, self.habits.gathers_again
+        return tensor.boundary(self.sizes.tokens * width, formats.gathered, formats.activation, self.s, again)
+
+    @property
+    def entered_rows(self) -> Numeric:
+        """Rows that a multiply saves of its input where it opens a tensor-parallel region."""
+        return self.sizes.residual_tokens if self.habits.gathers_again else self.sizes.tokens
 
     @cached_property
     def outside(self) -> Plan:

@@ -161,6 +161,8 @@ class Framework(Spec):
     """Bytes of each number that a norm saves per row; 0: they are left out."""
     gathers_quantised: bool = True
     """Tensor-parallel peers gather the residual stream in the format it is multiplied in (fp8, fp4)."""
+    gathers_again: bool = True
+    """What sequence parallelism gathers for a multiply is gathered again backward; if not, it is saved whole."""
     overlap_tensor: Share = 0.0
     """Share of the tensor-parallel communication that runs beside the multiply it feeds or follows."""
     overlap_experts: Share = 0.0
@@ -171,6 +173,8 @@ class Framework(Spec):
     """Experts on one device are multiplied by one kernel; if not, by one kernel each (Transformer Engine)."""
     early_stop: bool = False
     """Full recompute ends when the backward pass has what it needs: a layer's last multiply is not run again."""
+    keeps_ends: bool = False
+    """ZeRO 3 gathers what lies outside the layers once a micro-batch: it stays whole until the backward pass (FSDP)."""
     accumulation: Literal["fused", "separate", "none"] = "fused"
     """Weight gradients of a micro-batch are added to the gradient buffer by the multiply itself, by kernels of their
     own, or not at all (each micro-batch's are reduced at once)."""

@@ -45,17 +45,20 @@ class Boundary:
     """The same in the format it is summed in."""
     whole_bytes: Numeric
     """The residual stream where sequence parallelism does not split it, else 0."""
+    again_bytes: Numeric
+    """What is gathered a second time, backward: as much as forward, or 0 where that was saved."""
 
     @property
     def enter(self) -> Collectives:
         """Open a region, forward and backward.
 
         With SP the input is gathered forward, and again backward for the weight gradient (hidden behind the
-        input-gradient multiply, as Megatron does), and its gradient is reduce-scattered; without, it is all-reduced.
+        input-gradient multiply, as Megatron does; DTensor saves it whole instead), and its gradient is
+        reduce-scattered; without, it is all-reduced.
         """
         forward = (Collective("all_gather", "tp", self.gathered_bytes),)
         backward = (
-            Collective("all_gather", "tp", self.gathered_bytes, hidden=True),
+            Collective("all_gather", "tp", self.again_bytes, hidden=True),
             Collective("reduce_scatter", "tp", self.scattered_bytes),
             Collective("all_reduce", "tp", self.whole_bytes),
         )
@@ -71,13 +74,15 @@ class Boundary:
         return forward, (Collective("all_gather", "tp", self.gathered_bytes),)
 
 
-def boundary(elements: Numeric, gathered: float, summed: float, s: Strategies) -> Boundary:
+def boundary(elements: Numeric, gathered: float, summed: float, s: Strategies, again: bool = True) -> Boundary:
     """Split a residual stream by whether sequence parallelism is on.
 
-    `gathered` and `summed` are the bytes of an element when it is gathered and when it is summed.
+    `gathered` and `summed` are the bytes of an element when it is gathered and when it is summed; `again`: what is
+    gathered forward is not saved.
     """
     sharded = elements * s.sequence_parallel
-    return Boundary(sharded * gathered, sharded * summed, elements * (1.0 - s.sequence_parallel) * summed)
+    whole = elements * (1.0 - s.sequence_parallel) * summed
+    return Boundary(sharded * gathered, sharded * summed, whole, sharded * gathered * float(again))
 
 
 def divided_widths(model: Model) -> tuple[int, ...]:

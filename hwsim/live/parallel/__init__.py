@@ -1,0 +1,1 @@
+"""The same training step in several processes, its collectives counted: see `compare`."""
