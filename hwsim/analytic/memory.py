@@ -41,6 +41,8 @@ class StageBlocks:
     """Logits alive between the loss and its backward pass."""
     transient_bytes: tuple[Numeric, ...]
     """Gradients of activations alive inside one layer of each segment."""
+    loss_saved_bytes: Numeric = 0.0
+    """Activations that the loss saves: gone when the backward passes of the layers begin."""
 
     @property
     def has_experts(self) -> bool:
@@ -229,7 +231,7 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     end = share.head * blocks.head.saved_bytes * np.where(interleaved, 1.0, sets)
     communicates = np.where(s.dp * s.cp > 1, framework.bucket_bytes, 0.0)
     buffers = _unsharded(blocks, share, s, job) + communicates
-    again = _rerun_bytes(blocks, share)
+    again = _rerun_bytes(blocks, share) - share.head * blocks.loss_saved_bytes
     waiting_losses = np.where(s.schedule == pipeline.GPIPE, s.micro_batches, 1.0)
     loss = share.head * blocks.loss_bytes * waiting_losses
     workspace = buffers + np.maximum(loss, again)
@@ -241,7 +243,7 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
 
     parts = {
         "weights": copies * kept_of(3, lambda weights: weight_bytes(weights, job)),
-        "gradients": copies * kept_of(2, lambda weights: weights.trained * framework.gradient_bytes),
+        "gradients": copies * kept_of(2, lambda weights: weights.trained * job.gradient_bytes),
         "optimizer": kept_of(1, lambda weights: state_bytes(weights, job)),
         "activations": saved + start + end,
         "workspace": workspace,
@@ -263,7 +265,7 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
 
 def _unsharded(blocks: StageBlocks, share: Share, s: Strategies, job: TrainingJob) -> Numeric:
     """Weights and gradients that ZeRO 3 holds whole: a layer in use, one fetched ahead, and all outside the layers."""
-    half = 0.5 * job.framework.reduce_bytes
+    half = 0.5 * job.reduce_bytes
     ends = Share(share.stage, tuple(0.0 * count for count in share.layers), share.embedding, share.head)
     outside = gathered_bytes(ends.weights(blocks, "dense"), job)
 

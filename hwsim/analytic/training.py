@@ -240,6 +240,7 @@ def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
         head=block_cost(plan.end(), machine),
         tied_parameters=tied_parameters(setting, s),
         loss_bytes=block_ops.loss_workspace_bytes(plan.decoder),
+        loss_saved_bytes=block_ops.loss_saved_bytes(plan.decoder),
         transient_bytes=tuple(transient),
     )
 

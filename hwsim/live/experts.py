@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from hwsim.live.layers import MLP
 from hwsim.specs.model import Model
@@ -41,7 +41,7 @@ class Experts(nn.Module):
 
     def route(self, rows: Any) -> tuple[Any, Any]:
         """Weights and numbers of each row's experts."""
-        probabilities = F.softmax(self.router(rows), dim=-1, dtype=torch.float32)
+        probabilities = functional.softmax(self.router(rows), dim=-1, dtype=torch.float32)
         places = torch.arange(rows.shape[0], device=rows.device)[:, None] * self.chosen
         turn = (places + torch.arange(self.chosen, device=rows.device)) % len(self.experts)
         bias = torch.zeros_like(probabilities).scatter_(1, turn, 2.0)

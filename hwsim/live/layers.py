@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from hwsim.specs.model import Model
 
@@ -90,7 +90,7 @@ class Attention(nn.Module):
     def core(self, q: Any, k: Any, v: Any, bias: Any) -> Any:
         """Softmax of the scores times the values."""
         if self.fused:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal, enable_gqa=True)
+            return functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal, enable_gqa=True)
         copies = self.model.heads // self.model.kv_heads
         if copies > 1:
             k, v = k.repeat_interleave(copies, dim=1), v.repeat_interleave(copies, dim=1)
@@ -100,7 +100,7 @@ class Attention(nn.Module):
         if self.causal:
             later = torch.full((q.shape[2], k.shape[2]), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
             scores = scores + later
-        return self.drop(F.softmax(scores, dim=-1)) @ v
+        return self.drop(functional.softmax(scores, dim=-1)) @ v
 
 
 class MLP(nn.Module):
@@ -115,5 +115,5 @@ class MLP(nn.Module):
     def forward(self, x: Any) -> Any:
         """Apply to every row."""
         if self.gate is None:
-            return self.down(F.gelu(self.up(x)))
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+            return self.down(functional.gelu(self.up(x)))
+        return self.down(functional.silu(self.gate(x)) * self.up(x))

@@ -1,7 +1,7 @@
 """Real PyTorch models in the shape of a model spec, in plain modules, to hold predictions against.
 
-Pre-norm where the model ends with a norm, post-norm (Vaswani et al., 2017) where it does not; GELU, or SwiGLU where it is
-gated. Import this file where torch is needed, not before.
+Pre-norm where the model ends with a norm, post-norm (Vaswani et al., 2017) where it does not; GELU, or SwiGLU where it
+is gated. Import this file where torch is needed, not before.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from hwsim.errors import UsageError
 from hwsim.live.experts import Experts
@@ -101,7 +101,7 @@ class Transformer(nn.Module):
         """Mean cross-entropy of the next token."""
         memory = None if self.encoder is None else self.encoder(self.embed(source))
         logits = self.head(self.decoder(self.embed(tokens), memory))
-        return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
+        return functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
 
 
 def refuse_unknown(model: Model) -> None:
