@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 import weakref
 from collections.abc import Callable
@@ -177,20 +178,29 @@ def cuda_peak_bytes(model: Any, optimizer: str, batches: tuple[Batch, Batch]) ->
     return int(torch.cuda.max_memory_allocated())
 
 
-def seconds(run: Callable[[], Any], device: str, times: int = 5) -> float:
-    """Median time of a call, after two that warm up. [s]"""
-    found = []
-    for turn in range(times + 2):
-        synchronize(device)
-        start = time.perf_counter()
-        run()
-        synchronize(device)
-        if turn >= 2:
-            found.append(time.perf_counter() - start)
-    return sorted(found)[len(found) // 2]
+def step_seconds(model: Any, batches: tuple[Batch, Batch], device: str, times: int = 5) -> dict[str, float]:
+    """Median times of the forward and backward passes and of the whole step, after two steps that warm up. [s]"""
+    update = OPTIMIZERS["adam"](model.parameters())
+    found: dict[str, list[float]] = {"forward": [], "backward": [], "step": []}
+    for _ in range(times + 2):
+        marks = {"forward": 0.0, "backward": 0.0}
+        begin = now(device)
+        update.zero_grad()
+        for batch in batches:
+            start = now(device)
+            loss = model(*batch)
+            middle = now(device)
+            loss.backward()
+            marks["forward"] += middle - start
+            marks["backward"] += now(device) - middle
+        update.step()
+        for name, seconds in (marks | {"step": now(device) - begin}).items():
+            found[name].append(seconds)
+    return {name: statistics.median(seconds[2:]) for name, seconds in found.items()}
 
 
-def synchronize(device: str) -> None:
-    """Wait until the device has done what it was given."""
+def now(device: str) -> float:
+    """The clock, once the device has done what it was given. [s]"""
     if device == "cuda":
         torch.cuda.synchronize()
+    return time.perf_counter()

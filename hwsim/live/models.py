@@ -139,3 +139,19 @@ def build(model: Model, attention: str) -> Transformer:
     """The model, `attention` "flash" or "unfused", with fresh weights."""
     refuse_unknown(model)
     return Transformer(model, attention == "flash")
+
+
+def torch_layers(model: Model) -> nn.Module:
+    """The stacks of an encoder-decoder made of torch.nn's own layers (post-norm, with biases), without the ends."""
+    if model.encoder is None:
+        msg = f"model {model.name}: torch.nn's Transformer has an encoder"
+        raise UsageError(msg)
+    shape = {"nhead": model.heads, "dim_feedforward": model.ffn, "batch_first": True, "activation": "gelu"}
+    encoder = nn.TransformerEncoderLayer(model.encoder.hidden, **shape)
+    decoder = nn.TransformerDecoderLayer(model.hidden, **shape)
+    return nn.ModuleList(
+        [
+            nn.TransformerEncoder(encoder, model.encoder.layers, enable_nested_tensor=False),
+            nn.TransformerDecoder(decoder, model.layers),
+        ]
+    )
