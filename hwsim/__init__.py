@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         operator_time,
         plan,
         validate_published,
+        validate_pytorch,
     )
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "operator_time",
     "plan",
     "validate_published",
+    "validate_pytorch",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from hwsim.specs.strategy import COLUMN_NAMES, Strategies, as_written, strategie
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hwsim.live.compare import Comparison
     from hwsim.validation.published import Scoreboard
 
 DEFAULT_HARDWARE = "h100-sxm-80"
@@ -251,6 +252,36 @@ def validate_published(group: str | None = None) -> Scoreboard:
         msg = f"--group: no group or source holds {shorten(group)}{hint}"
         raise UsageError(msg)
     return scoreboard(chosen)
+
+
+def validate_pytorch(
+    short: bool = False,
+    hardware: HardwareLike | None = None,
+    device: str = "cpu",
+    begin: Callable[[str], None] = lambda name: None,
+) -> Comparison:
+    """Hold the predictions against models that PyTorch builds and trains here.
+
+    Parameters
+    ----------
+    short
+        Fewer models, in under a minute.
+    hardware
+        Profile of this machine as `hwsim calibrate` writes it; step times are compared too, and reported only.
+    device
+        "cpu" or "cuda".
+    begin
+        Is called with the name of each case as it begins.
+
+    Raises
+    ------
+    UsageError
+        If PyTorch is not installed, or has no such device.
+    """
+    from hwsim.live.compare import compare
+
+    machine = None if hardware is None else load_hardware(hardware)
+    return compare(bool(short), machine, arguments.text("device", device), begin)
 
 
 def count_parameters(model: ModelLike) -> Parameters:

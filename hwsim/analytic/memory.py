@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from hwsim.analytic.backward import Events, workspace_bytes
 from hwsim.analytic.blocks import NO_WEIGHTS, BlockCost, Weights
 from hwsim.formulas import pipeline
 from hwsim.formulas.types import Numeric
@@ -43,6 +44,8 @@ class StageBlocks:
     """Gradients of activations alive inside one layer of each segment."""
     loss_saved_bytes: Numeric = 0.0
     """Activations that the loss saves: gone when the backward passes of the layers begin."""
+    events: Events | None = None
+    """What the backward pass holds at each of its events; none: a fused one, which is told by the above."""
 
     @property
     def has_experts(self) -> bool:
@@ -231,10 +234,9 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     end = share.head * blocks.head.saved_bytes * np.where(interleaved, 1.0, sets)
     communicates = np.where(s.dp * s.cp > 1, framework.bucket_bytes, 0.0)
     buffers = _unsharded(blocks, share, s, job) + communicates
-    again = _rerun_bytes(blocks, share) - share.head * blocks.loss_saved_bytes
     waiting_losses = np.where(s.schedule == pipeline.GPIPE, s.micro_batches, 1.0)
     loss = share.head * blocks.loss_bytes * waiting_losses
-    workspace = buffers + np.maximum(loss, again)
+    workspace = buffers + _backward_bytes(blocks, share, loss)
     groups = sum(np.where(size > 1, 1.0, 0.0) for size in (s.tp, s.cp, s.dp, s.pp, s.ep))
 
     def kept_of(stage: int, bytes_of: Callable[[Weights], Numeric]) -> Numeric:
@@ -281,6 +283,14 @@ def _unsharded(blocks: StageBlocks, share: Share, s: Strategies, job: TrainingJo
     if not blocks.has_experts:
         return dense
     return dense + np.where((s.zero >= 3) & (expert.shard(s) > 1), at_a_time("experts"), 0.0)
+
+
+def _backward_bytes(blocks: StageBlocks, share: Share, loss: Numeric) -> Numeric:
+    """What the backward pass holds beside what is saved: the gradients of the loss, or of a layer."""
+    if blocks.events is None:
+        return np.maximum(loss, _rerun_bytes(blocks, share))
+    again = [np.maximum(layer.whole_bytes - layer.saved_bytes, 0.0) for layer in blocks.layers]
+    return workspace_bytes(blocks.events, share, blocks, again, loss)
 
 
 def _rerun_bytes(blocks: StageBlocks, share: Share) -> Numeric:

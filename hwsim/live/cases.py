@@ -90,8 +90,8 @@ def cases(short: bool) -> list[Case]:
 CONVENTIONS = (
     "FLOPs are those of multiplies, as torch.utils.flop_counter counts them: norms, softmax, GELU, look-ups and the "
     "optimizer have none.",
-    "Fused attention: PyTorch's counter takes the whole square of scores, hwsim usually the causal triangle; compared is "
-    "hwsim's count of the same model without a mask.",
+    "Fused attention: PyTorch's counter takes the whole square of scores, hwsim the causal triangle that is executed; "
+    "compared is hwsim's count of the same model without a mask.",
     "Fused attention on a CPU is missing in PyTorch's counter: counted with PyTorch's own formulas for a GPU's kernel.",
     "Saved bytes: each storage once, as autograd's pack hook sees them; without parameters (they are weights) and "
     "scalars (the loss divides by one).",

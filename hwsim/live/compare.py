@@ -249,7 +249,9 @@ def twin(r: Run) -> Iterator[Row]:
     from hwsim.live.models import torch_layers
 
     stacks = sum(parameter.numel() for parameter in torch_layers(r.model).parameters())
-    yield r.row("parameters, torch.nn layers", "", stacks, parameters(r.model).total - 2 * r.model.vocab * r.model.hidden)
+    yield r.row(
+        "parameters, torch.nn layers", "", stacks, parameters(r.model).total - 2 * r.model.vocab * r.model.hidden
+    )
 
 
 def state_rows(r: Run) -> Iterator[Row]:

@@ -155,3 +155,28 @@ def torch_layers(model: Model) -> nn.Module:
             nn.TransformerDecoder(decoder, model.layers),
         ]
     )
+
+
+def copy_layers(theirs: Any, ours: Transformer) -> None:
+    """Give our encoder and decoder the weights of those of `torch_layers`."""
+    stacks: tuple[Any, ...] = (ours.encoder, ours.decoder)
+    for their_stack, our_stack in zip(theirs, stacks, strict=True):
+        for given, layer in zip(their_stack.layers, our_stack.layers, strict=True):
+            _copy_attention(given.self_attn, layer.attention.inner)
+            norms = [given.norm1, given.norm2]
+            branches = [layer.attention, layer.mlp]
+            if layer.cross is not None:
+                _copy_attention(given.multihead_attn, layer.cross.inner)
+                norms.append(given.norm3)
+                branches.insert(1, layer.cross)
+            layer.mlp.inner.up.load_state_dict(given.linear1.state_dict())
+            layer.mlp.inner.down.load_state_dict(given.linear2.state_dict())
+            for norm, branch in zip(norms, branches, strict=True):
+                branch.norm.load_state_dict(norm.state_dict())
+
+
+def _copy_attention(given: Any, attention: Attention) -> None:
+    weights, biases = given.in_proj_weight.chunk(3), given.in_proj_bias.chunk(3)
+    for linear, weight, bias in zip((attention.q, attention.k, attention.v), weights, biases, strict=True):
+        linear.load_state_dict({"weight": weight, "bias": bias})
+    attention.out.load_state_dict(given.out_proj.state_dict())

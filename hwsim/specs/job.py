@@ -139,6 +139,9 @@ class Autograd(Spec):
     """Bytes of each index that look-ups, the loss and the exchange of rows between experts save; 0: left out."""
     loss_bytes: Annotated[float, Field(ge=0, le=8)] = 0.0
     """Bytes per logit that the loss saves (its log-softmax), beside those of `logit_bytes`."""
+    weight_gradients: bool = False
+    """Gradients of weights stand beside the gradient buffer until they are added to it, those of a tied table until
+    both its uses have theirs; what was saved is freed as the backward pass goes."""
     rotary_tables: bool = False
     """Cosines and sines of rotary embeddings, made anew in each forward pass and shared by all layers."""
     normalised: bool = False
