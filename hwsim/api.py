@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -254,34 +254,11 @@ def validate_published(group: str | None = None) -> Scoreboard:
     return scoreboard(chosen)
 
 
-def validate_pytorch(
-    short: bool = False,
-    hardware: HardwareLike | None = None,
-    device: str = "cpu",
-    begin: Callable[[str], None] = lambda name: None,
-) -> Comparison:
-    """Hold the predictions against models that PyTorch builds and trains here.
-
-    Parameters
-    ----------
-    short
-        Fewer models, in under a minute.
-    hardware
-        Profile of this machine as `hwsim calibrate` writes it; step times are compared too, and reported only.
-    device
-        "cpu" or "cuda".
-    begin
-        Is called with the name of each case as it begins.
-
-    Raises
-    ------
-    UsageError
-        If PyTorch is not installed, or has no such device.
-    """
+def validate_pytorch(short: bool = False, hardware: HardwareLike | None = None, **given: Any) -> Comparison:
+    """Hold the predictions against models that PyTorch builds and trains here (see `hwsim.live.compare.compare`)."""
     from hwsim.live.compare import compare
 
-    machine = None if hardware is None else load_hardware(hardware)
-    return compare(bool(short), machine, arguments.text("device", device), begin)
+    return compare(short, None if hardware is None else load_hardware(hardware), **given)
 
 
 def count_parameters(model: ModelLike) -> Parameters:

@@ -84,6 +84,14 @@ class TestWithTorch:
         row = rows_of({**TINY, "hidden": 64, "vocab": vocab, "tied_embeddings": tied})["peak memory"]
         assert abs(row.error) < 0.02
 
+    @pytest.mark.parametrize("dropout", [True, False])
+    def test_peak_in_the_softmax(self, dropout):
+        """Long sequences and unfused attention: the gradients of probabilities are the largest tensors."""
+        fields = {**TINY, "vocab": 64, "max_positions": 256, "dropout": dropout}
+        case = Case("tiny", "tiny", fields, 256, 1, "unfused")
+        (row,) = compare.peak(compare.Run(case, load_model(fields), "cpu"))
+        assert abs(row.error) < 0.02
+
     def test_a_textbook_layer_is_that_of_torch(self):
         """The same weights give the same numbers as torch.nn's own encoder and decoder layers."""
         import torch

@@ -227,14 +227,14 @@ def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
     """Cost every kind of block once; every stage is a sum of them."""
     plan, machine = model_plan(setting, s), block_machine(setting, s)
     rerun, early = setting.job.rerun, setting.job.framework.early_stop
-    layers, transient, plans = [], [], []
+    layers, transient, stacks = [], [], []
     for segment, kinds in plan.layers():
         rows = kinds[0][0].sizes.residual_tokens
         kept = rows * segment.model.hidden * setting.precision.activation
         costs = [(count, block_cost(ops, machine, s.recompute, kept, rerun, early)) for _, count, ops in kinds]
         layers.append(mean_cost(costs))
-        plans.append([found for found, _, _ in kinds])
-        transient.append(transient_bytes(plans[-1]) * setting.precision.activation)
+        stacks.append(kinds)
+        transient.append(transient_bytes([found for found, _, _ in kinds]) * setting.precision.activation)
     return StageBlocks(
         counts=tuple(segment.layers for segment in setting.segments),
         layers=tuple(layers),
@@ -243,7 +243,7 @@ def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
         tied_parameters=tied_parameters(setting, s),
         loss_bytes=block_ops.loss_workspace_bytes(plan.decoder),
         loss_saved_bytes=block_ops.loss_saved_bytes(plan.decoder),
-        events=events(setting, plan, plans) if setting.job.framework.autograd.weight_gradients else None,
+        events=events(setting, plan, stacks) if setting.job.framework.autograd.weight_gradients else None,
         transient_bytes=tuple(transient),
     )
 

@@ -98,7 +98,7 @@ def pytorch(
 
     check_targets({"-o": output})
     with progress(len(parts(short)), "running") as begin:
-        found = hwsim.validate_pytorch(short, hardware, device, begin)
+        found = hwsim.validate_pytorch(short, hardware, device=device, begin=begin)
 
     def table() -> list[object]:
         from hwsim.report.pytorch import view

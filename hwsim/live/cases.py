@@ -71,6 +71,9 @@ def cases(short: bool) -> list[Case]:
         Case("GPT decoder", "gpt", {"name": "gpt", **s.gpt}, 128, 4),
         Case("GPT decoder", "gpt-unfused", {"name": "gpt", **s.gpt, "dropout": True}, 128, 4, "unfused"),
         Case("GPT decoder", "gpt-narrow", {"name": "gpt", **narrow}, 128, 4, short=False),
+        Case("GPT decoder", "gpt-long", {"name": "gpt", **narrow, "hidden": 128, "max_positions": 512}, 512, 1,
+             "unfused", short=False),
+        Case("GPT decoder", "gpt-wide", {"name": "gpt", **s.gpt, "vocab": 16_000}, 64, 1, short=False),
         Case("encoder-decoder", "textbook", {"name": "textbook", **s.textbook}, 96, 4, "unfused", 64, twin=True),
         Case("encoder-decoder", "textbook-flash", {"name": "textbook", **s.textbook, "dropout": False}, 96, 4, "flash",
              64, short=False, twin=True),
@@ -100,7 +103,7 @@ CONVENTIONS = (
     "Dropout: torch.native_dropout, the kernel of GPUs, with a mask of one byte; the CPU's own keeps a number.",
     "Activation: GELU, or SwiGLU where it is gated; a model's fields do not name others.",
     "RMSNorm: one PyTorch operator after the other, as Llama's code has it, not a fused kernel.",
-    "Peak: storages alive at once in a step of two micro-batches, gradients kept between them; what a kernel takes and "
-    "gives back inside itself is not seen.",
+    "Peak: storages alive at once in a step of two micro-batches, gradients kept between them; the optimizer updates "
+    "one parameter after the other (foreach=False); what a kernel takes and gives back inside itself is not seen.",
 )
 """What both sides agree to count, and why."""

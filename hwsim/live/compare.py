@@ -186,7 +186,9 @@ class Run:
         """Tokens, labels and the tokens of a source, drawn at random."""
         import torch
 
-        lengths = [self.case.seq_len] * 2 + ([self.case.source_len] if self.model.encoder else [])
+        lengths = [self.case.seq_len] * 2 + [self.case.source_len or self.case.seq_len] * (
+            self.model.encoder is not None
+        )
         shapes = [(self.case.micro_batch, length) for length in lengths]
         return tuple(torch.randint(self.model.vocab, shape, device=self.device) for shape in shapes)
 

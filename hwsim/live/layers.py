@@ -100,7 +100,8 @@ class Attention(nn.Module):
         if self.causal:
             later = torch.full((q.shape[2], k.shape[2]), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
             scores = scores + later
-        return self.drop(functional.softmax(scores, dim=-1)) @ v
+        scores = functional.softmax(scores, dim=-1)  # by the same name, so that nothing holds what was there before
+        return self.drop(scores) @ v
 
 
 class MLP(nn.Module):

@@ -146,7 +146,12 @@ def torch_layers(model: Model) -> nn.Module:
     if model.encoder is None:
         msg = f"model {model.name}: torch.nn's Transformer has an encoder"
         raise UsageError(msg)
-    shape = {"nhead": model.heads, "dim_feedforward": model.ffn, "batch_first": True, "activation": "gelu"}
+    shape: dict[str, Any] = {
+        "nhead": model.heads,
+        "dim_feedforward": model.ffn,
+        "batch_first": True,
+        "activation": "gelu",
+    }
     encoder = nn.TransformerEncoderLayer(model.encoder.hidden, **shape)
     decoder = nn.TransformerDecoderLayer(model.hidden, **shape)
     return nn.ModuleList(
