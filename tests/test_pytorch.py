@@ -46,14 +46,14 @@ class TestWithTorch:
         pytest.importorskip("torch")
 
     def test_all_but_the_peak_is_equal(self, found):
-        off = [row.to_dict() for row in found.rows if row.error and row.metric != "peak memory"]
+        off = [row.to_dict() for row in found.rows if row.error and row.tolerance == 0.0]
         assert not off
         assert found.holds
-        assert len(found.rows) > 60
+        assert sum(row.tolerance == 0.0 for row in found.rows) > 60
 
     def test_peaks_are_within_a_thousandth(self, found):
-        peaks = [row for row in found.rows if row.metric == "peak memory"]
-        assert len(peaks) == len(cases(short=True))
+        peaks = [row for row in found.rows if row.metric.startswith("peak memory")]
+        assert len(peaks) == 2 * len(cases(short=True))
         assert all(abs(row.error) < 1e-3 for row in peaks)
 
     def test_the_table_is_narrow_and_tells_every_group(self, found):
@@ -75,7 +75,7 @@ class TestWithTorch:
     )
     def test_features_one_by_one(self, changes, attention):
         rows = rows_of({**TINY, **changes}, attention)
-        assert not [row.to_dict() for row in rows.values() if row.error and row.metric != "peak memory"]
+        assert not [row.to_dict() for row in rows.values() if row.error and row.tolerance == 0.0]
 
     @pytest.mark.parametrize("vocab", [16, 3000])
     @pytest.mark.parametrize("tied", [True, False])
@@ -89,7 +89,7 @@ class TestWithTorch:
         """Long sequences and unfused attention: the gradients of probabilities are the largest tensors."""
         fields = {**TINY, "vocab": 64, "max_positions": 256, "dropout": dropout}
         case = Case("tiny", "tiny", fields, 256, 1, "unfused")
-        (row,) = compare.peak(compare.Run(case, load_model(fields), "cpu"))
+        row = compare.peak(compare.Run(case, load_model(fields), "cpu"))
         assert abs(row.error) < 0.02
 
     def test_a_textbook_layer_is_that_of_torch(self):

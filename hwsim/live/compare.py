@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PRECISE = "h100-sxm-80"
 """Hardware that counts of bytes and FLOPs are asked of: they are the same on all."""
 PEAK_TOLERANCE = 0.02
+STATISTICS_TOLERANCE = 0.005
+"""In bf16 on a CPU, where a LayerNorm keeps its statistics in bf16 and not in fp32 as on a GPU."""
 PHASES = ("forward", "backward")
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 """hwsim's name of a format to PyTorch's."""
@@ -211,7 +213,7 @@ def run(r: Run, hardware: Any) -> list[Row]:
     rows = list(counted(r))
     if r.case.fake:
         return rows
-    rows += [*twin(r), *state_rows(r), *peak(r)]
+    rows += [*twin(r), peak(r), *halved(r), *state_rows(r)]
     return rows + (list(timed(r, hardware)) if hardware is not None else [])
 
 
@@ -228,6 +230,17 @@ def counted(r: Run) -> Iterator[Row]:
     yield r.row("forward FLOPs", "FLOP", found.forward_flops, flops["forward"])
     yield r.row("backward FLOPs", "FLOP", found.backward_flops, flops["backward"])
     yield r.row("saved for backward", "B", found.saved_bytes, r.estimate().memory_bytes["activations"])
+
+
+def halved(r: Run) -> Iterator[Row]:
+    """Saved bytes and peak of the model in bf16."""
+    from hwsim.live.measure import run_passes
+
+    found, said = run_passes(r.build("bf16"), r.batch()), r.estimate("bf16")
+    narrow = r.device == "cpu" and r.model.norm == "layernorm"
+    tolerance = STATISTICS_TOLERANCE if narrow else 0.0
+    yield r.row("saved for backward, bf16", "B", found.saved_bytes, said.memory_bytes["activations"], tolerance)
+    yield peak(r, "bf16")
 
 
 def _tensors(fake: bool) -> AbstractContextManager[Any]:
@@ -270,13 +283,14 @@ def state_rows(r: Run) -> Iterator[Row]:
             yield r.row(f"{optimizer} state, {precision}", "B", found.optimizer, said["optimizer"])
 
 
-def peak(r: Run) -> Iterator[Row]:
+def peak(r: Run, precision: str = "fp32") -> Row:
     """Most bytes alive in a step."""
     from hwsim.live import measure
 
     most = measure.cuda_peak_bytes if r.device == "cuda" else measure.peak_bytes
-    found = most(r.build(), "adam", (r.batch(), r.batch()))
-    yield r.row("peak memory", "B", found, r.estimate().memory_allocated_bytes, PEAK_TOLERANCE)
+    found = most(r.build(precision), "adam", (r.batch(), r.batch()))
+    name = "peak memory" if precision == "fp32" else f"peak memory, {precision}"
+    return r.row(name, "B", found, r.estimate(precision).memory_allocated_bytes, PEAK_TOLERANCE)
 
 
 def timed(r: Run, hardware: Any) -> Iterator[Row]:

@@ -71,7 +71,8 @@ def router(p: Plan, rows: Numeric) -> Operator:
     scores = rows * m.experts * FP32_BYTES
     linear = p.linear("router", rows, float(m.experts), m.hidden, m.router_bias, rows)
     moved = Stream(6.0 * scores, kernels=ROUTER_KERNELS)
-    chosen = rows * m.experts_per_token * (FP32_BYTES + 8.0)
+    weight = p.formats.activation if p.formats.autograd.expert_outputs else FP32_BYTES
+    chosen = rows * m.experts_per_token * (weight + 8.0)
     return replace(
         linear,
         forward=(*linear.forward, moved),

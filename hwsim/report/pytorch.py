@@ -61,7 +61,7 @@ def line(case: str, row: Row) -> dict[str, str]:
     elif row.error == 0.0:
         verdict = "equal"
     else:
-        verdict = f"within {row.tolerance:.0%}" if row.holds and row.tolerance else "OFF"
+        verdict = f"within {100 * row.tolerance:g}%" if row.holds and row.tolerance else "OFF"
     error = "0" if row.error == 0.0 else f"{row.error:+.4%}" if abs(row.error) < 0.1 else f"{row.error:+.0%}"
     return _cells(case, row.metric, number(row.predicted, row.unit), number(row.measured, row.unit), error, verdict)
 
