@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         operator_time,
         plan,
         validate_published,
+        validate_pytorch,
     )
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __all__ = [
     "operator_time",
     "plan",
     "validate_published",
+    "validate_pytorch",
 ]
 
 

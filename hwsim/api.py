@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hwsim.live.calibrate import Calibration
+    from hwsim.live.compare import Comparison
     from hwsim.validation.published import Scoreboard
 
 DEFAULT_HARDWARE = "h100-sxm-80"
@@ -260,6 +261,13 @@ def calibrate(device: str = "cpu", *, threads: int | None = None, name: str | No
     from hwsim.live.calibrate import calibrate as measured
 
     return measured(device, threads=threads, name=name)
+
+
+def validate_pytorch(short: bool = False, hardware: HardwareLike | None = None, **given: Any) -> Comparison:
+    """Hold the predictions against models that PyTorch builds and trains here (see `hwsim.live.compare.compare`)."""
+    from hwsim.live.compare import compare
+
+    return compare(short, None if hardware is None else load_hardware(hardware), **given)
 
 
 def count_parameters(model: ModelLike) -> Parameters:

@@ -102,7 +102,7 @@ def update_s(setting: Setting, updated: Weights) -> Numeric:
     of width h (Jordan et al., "Muon", 2024).
     """
     numbers, state = setting.precision, setting.job.optimizer_state
-    gradient = setting.job.framework.gradient_bytes
+    gradient = setting.job.gradient_bytes
     others = updated.trained - updated.matrices
     moved = adam_bytes(updated.matrices, gradient, numbers.master, state.matrix, numbers.weight)
     moved = moved + adam_bytes(others, gradient, numbers.master, state.other, numbers.weight)
@@ -120,7 +120,7 @@ def _traffic(
     """Payloads of all-reduce, reduce-scatter, replica all-reduce and all-gather for some weights of one device."""
     job = setting.job
     gathered = np.where(s.zero >= 3, gathered_bytes(held, job), held.trained * job.numbers.wire)
-    t = data.gradient_traffic(held.trained * job.framework.reduce_bytes, gathered, shard, others, s)
+    t = data.gradient_traffic(held.trained * job.reduce_bytes, gathered, shard, others, s)
     return t.all_reduce_bytes, t.reduce_scatter_bytes, t.replica_bytes, t.all_gather_bytes
 
 
@@ -154,7 +154,7 @@ def expert_collectives(setting: Setting, s: Strategies, held: Weights) -> tuple[
 
 def tied_collective(setting: Setting, s: Strategies) -> Collective:
     """The all-reduce of tied embeddings' gradients, as much of them as a device holds."""
-    gradients = tied_parameters(setting, s) * setting.job.framework.reduce_bytes * data.kept_fraction(2, s)
+    gradients = tied_parameters(setting, s) * setting.job.reduce_bytes * data.kept_fraction(2, s)
     return Collective("all_reduce", "send", gradients * (s.pp > 1))
 
 

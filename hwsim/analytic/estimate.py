@@ -208,8 +208,8 @@ def number_bytes(job: TrainingJob) -> dict[str, float]:
         "gemm_operand": numbers.gemm_input,
         "saved_operand": numbers.gemm_input if framework.saves_quantised else numbers.activation,
         "gathered_activation": numbers.gemm_input if framework.gathers_quantised else numbers.activation,
-        "gradient": framework.gradient_bytes,
-        "reduced_gradient": framework.reduce_bytes,
+        "gradient": job.gradient_bytes,
+        "reduced_gradient": job.reduce_bytes,
         "master_weight": numbers.master,
         "optimizer_state": job.optimizer_state.matrix,
     }

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from hwsim.analytic.backward import Events, workspace_bytes
 from hwsim.analytic.blocks import NO_WEIGHTS, BlockCost, Weights
 from hwsim.formulas import pipeline
 from hwsim.formulas.types import Numeric
@@ -45,6 +46,10 @@ class StageBlocks:
     """Logits alive between the loss and its backward pass."""
     transient_bytes: tuple[Numeric, ...]
     """Gradients of activations alive inside one layer of each segment."""
+    loss_saved_bytes: Numeric = 0.0
+    """Activations that the loss saves: gone when the backward passes of the layers begin."""
+    events: Events | None = None
+    """What the backward pass holds at each of its events; none: a fused one, which is told by the above."""
 
     @property
     def has_experts(self) -> bool:
@@ -244,10 +249,9 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     end = share.head * blocks.head.saved_bytes * np.where(interleaved, 1.0, sets)
     communicates = np.where(s.dp * s.cp > 1, framework.bucket_bytes, 0.0)
     buffers = _unsharded(blocks, share, s, job) + communicates
-    again = _rerun_bytes(blocks, share)
     waiting_losses = np.where(s.schedule == pipeline.GPIPE, s.micro_batches, 1.0)
     loss = share.head * blocks.loss_bytes * waiting_losses
-    workspace = buffers + np.maximum(loss, again)
+    workspace = buffers + _backward_bytes(blocks, share, loss)
     groups = sum(np.where(size > 1, 1.0, 0.0) for size in (s.tp, s.cp, s.dp, s.pp, s.ep))
 
     def kept_of(stage: int, bytes_of: Callable[[Weights], Numeric]) -> Numeric:
@@ -256,7 +260,7 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
 
     parts = {
         "weights": copies * kept_of(3, lambda weights: weight_bytes(weights, job)),
-        "gradients": copies * kept_of(2, lambda weights: weights.trained * framework.gradient_bytes),
+        "gradients": copies * kept_of(2, lambda weights: weights.trained * job.gradient_bytes),
         "optimizer": kept_of(1, lambda weights: state_bytes(weights, job)),
         "activations": saved + start + end,
         "workspace": workspace,
@@ -284,7 +288,7 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
 
 def _unsharded(blocks: StageBlocks, share: Share, s: Strategies, job: TrainingJob) -> Numeric:
     """Weights and gradients that ZeRO 3 holds whole: a layer in use, one fetched ahead, and all outside the layers."""
-    half = 0.5 * job.framework.reduce_bytes
+    half = 0.5 * job.reduce_bytes
     ends = Share(share.stage, tuple(0.0 * count for count in share.layers), share.embedding, share.head)
     outside = gathered_bytes(ends.weights(blocks, "dense"), job)
 
@@ -308,6 +312,14 @@ def _largest(blocks: StageBlocks, share: Share, name: str) -> Numeric:
     for count, layer in zip(share.layers, blocks.layers, strict=True):
         most = np.maximum(most, np.where(count > 0, getattr(layer, name), 0.0))
     return most
+
+
+def _backward_bytes(blocks: StageBlocks, share: Share, loss: Numeric) -> Numeric:
+    """What the backward pass holds beside what is saved: the gradients of the loss, or of a layer."""
+    if blocks.events is None:
+        return np.maximum(loss, _rerun_bytes(blocks, share))
+    again = [np.maximum(layer.whole_bytes - layer.saved_bytes, 0.0) for layer in blocks.layers]
+    return workspace_bytes(blocks.events, share, blocks, again, loss)
 
 
 def _rerun_bytes(blocks: StageBlocks, share: Share) -> Numeric:

@@ -59,15 +59,15 @@ class Setting:
         numbers, framework = self.precision, self.job.framework
         passes = {name: getattr(framework, name) for name in PASSES}
         moved = {
-            "fused": (2.0 * framework.gradient_bytes, 0.0),
-            "separate": (numbers.gradient, numbers.gradient + 2.0 * framework.gradient_bytes),
+            "fused": (2.0 * self.job.gradient_bytes, 0.0),
+            "separate": (numbers.gradient, numbers.gradient + 2.0 * self.job.gradient_bytes),
             "none": (numbers.gradient, 0.0),
         }[framework.accumulation]
         saved = numbers.gemm_input if framework.saves_quantised else numbers.activation
         gathered = numbers.gemm_input if framework.gathers_quantised else numbers.activation
         whole = Formats(
             numbers.activation, numbers.gemm_input, saved, gathered, *moved, **passes,
-            statistics=framework.statistics_bytes,
+            statistics=framework.statistics_bytes, autograd=framework.autograd,
         )  # fmt: skip
         adapters = self.job.method != "full"
         unpacked = self.job.frozen_bytes + numbers.wire if self.job.method == "qlora" else 0.0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwsim.analytic.backward import events
 from hwsim.analytic.blocks import Host, Machine, Pace, block_cost, mean_cost, pace
 from hwsim.analytic.communication import (
     DataBytes,
@@ -262,12 +263,13 @@ def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
     """Cost every kind of block once; every stage is a sum of them."""
     plan, machine = model_plan(setting, s), block_machine(setting, s)
     rerun, early = setting.job.rerun, setting.job.framework.early_stop
-    layers, transient = [], []
+    layers, transient, stacks = [], [], []
     for segment, kinds in plan.layers():
         rows = kinds[0][0].sizes.residual_tokens
         kept = rows * segment.model.hidden * setting.precision.activation
         costs = [(count, block_cost(ops, machine, s.recompute, kept, rerun, early)) for _, count, ops in kinds]
         layers.append(mean_cost(costs))
+        stacks.append(kinds)
         transient.append(transient_bytes([found for found, _, _ in kinds]) * setting.precision.activation)
     return StageBlocks(
         counts=tuple(segment.layers for segment in setting.segments),
@@ -276,6 +278,8 @@ def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
         head=block_cost(plan.end(), machine),
         tied_parameters=tied_parameters(setting, s),
         loss_bytes=block_ops.loss_workspace_bytes(plan.decoder),
+        loss_saved_bytes=block_ops.loss_saved_bytes(plan.decoder),
+        events=events(setting, plan, stacks) if setting.job.framework.autograd.weight_gradients else None,
         transient_bytes=tuple(transient),
     )
 

@@ -51,6 +51,7 @@ for group, kind in ((models, catalog.MODELS), (hardware, catalog.HARDWARE)):
     group.command("show")(kind.show)
     group.command("check")(kind.check)
 validates.command("published")(validate.published)
+validates.command("pytorch")(validate.pytorch)
 app.add_typer(estimates, name="estimate")
 app.add_typer(validates, name="validate")
 app.add_typer(models, name="models")

@@ -1,4 +1,4 @@
-"""`hwsim validate published`."""
+"""`hwsim validate published` and `hwsim validate pytorch`."""
 
 from __future__ import annotations
 
@@ -73,6 +73,42 @@ def published(
     if not board.holds:
         names = ", ".join(f"{g.name} ({g.mean:.1%} of {g.tolerance:.1%})" for g in board.groups if not g.holds)
         msg = f"out of tolerance: {names}"
+        raise ToleranceError(msg)
+
+
+def pytorch(
+    short: Annotated[bool, typer.Option("--short", help="Fewer models, in under a minute.")] = False,
+    hardware: Annotated[
+        str | None,
+        typer.Option("--hardware", help="Profile of this machine (hwsim calibrate): compare step times too."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    rows: Annotated[bool, typer.Option("--rows", help="List every row, equal states too.")] = False,
+    out: o.FormatFlag = o.Format.TABLE,
+    as_json: o.JsonFlag = False,
+    output: o.OutFlag = None,
+) -> None:
+    """Hold the predictions against PyTorch: parameters, state, FLOPs, saved bytes, peak memory, number by number.
+
+    Builds and trains small models on this machine, and runs large presets without memory. Exits with 5 when a number
+    is out of tolerance. Example: hwsim validate pytorch --short
+    """
+    import hwsim
+    from hwsim.live.compare import parts
+
+    check_targets({"-o": output})
+    with progress(len(parts(short)), "running") as begin:
+        found = hwsim.validate_pytorch(short, hardware, device=device, begin=begin)
+
+    def table() -> list[object]:
+        from hwsim.report.pytorch import view
+
+        return view(found, rows)
+
+    emit(found.to_dict, lambda: [row.to_dict() for row in found.rows], table, (out, as_json, output))
+    if not found.holds:
+        off = [f"{row.id} ({row.error:+.2%})" for row in found.rows if not row.holds]
+        msg = f"out of tolerance: {', '.join(off)}"
         raise ToleranceError(msg)
 
 

@@ -107,14 +107,18 @@ def cross_part(p: Plan) -> list[Operator]:
 def core(p: Plan) -> Operator:
     """Attention of a stack to itself: fused, or scores and probabilities written to memory."""
     keys, masked = attended_keys(p)
-    saved = qkv_bytes(p, p.sizes.tokens)
-    return fused_core(p, keys, masked, saved) if p.habits.flash else unfused_core(p, p.sizes.context, saved)
+    tokens = p.sizes.tokens
+    if p.habits.flash:
+        return fused_core(p, keys, masked, qkv_bytes(p, tokens))
+    return unfused_core(p, p.sizes.context, unfused_bytes(p, tokens))
 
 
 def cross_core(p: Plan, there: Sizes) -> Operator:
     """The same over the keys of an encoder."""
-    saved = qkv_bytes(p, there.tokens)
-    whole = fused_core(p, there.context, 0.0, saved) if p.habits.flash else unfused_core(p, there.context, saved)
+    if p.habits.flash:
+        whole = fused_core(p, there.context, 0.0, qkv_bytes(p, there.tokens))
+    else:
+        whole = unfused_core(p, there.context, unfused_bytes(p, there.tokens))
     return replace(whole, name="cross attention")
 
 
@@ -202,3 +206,11 @@ def qkv_bytes(p: Plan, key_tokens: Numeric) -> Numeric:
     """Queries, keys and values of a micro-batch on this device."""
     z = p.sizes
     return (z.tokens * z.heads * key_dim(p) + key_tokens * kv_width(p)) * p.formats.activation
+
+
+def unfused_bytes(p: Plan, key_tokens: Numeric) -> Numeric:
+    """The same where keys and values are repeated for every query head before they are multiplied."""
+    copies = p.sizes.heads / p.sizes.kv_heads
+    if not p.formats.autograd.repeated_keys or p.model.is_mla:
+        return qkv_bytes(p, key_tokens)
+    return qkv_bytes(p, key_tokens * copies)

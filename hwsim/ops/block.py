@@ -40,12 +40,15 @@ def look_up(p: Plan, width: int) -> list[Operator]:
     table = 0.0 if p.stack == "encoder" else z.vocab * width
     weights = table + position_parameters(p)
     masked = z.residual_tokens * width * MASK_BYTES if m.dropout else 0.0
+    turned = rotary_bytes(p)
+    positions = z.seq * float(m.positions == "learned") + z.seq * z.context * float(m.relative_buckets > 0)
+    indices = z.tokens + positions
     gradient = Stream(elements * e + elements * (p.formats.gradient + p.formats.added), kind="embedding")
     found = Operator(
         "embedding",
         forward=(Stream(2.0 * elements * e, kind="embedding"),),
         backward=(gradient,) if p.formats.trains else (),
-        saved_bytes=masked,
+        saved_bytes=masked + indices * p.formats.autograd.index_bytes + turned,
         parameters=weights,
         trained=weights * p.formats.trains,
         sides=table_sides(p, width) * p.formats.trains,
@@ -60,6 +63,12 @@ def table_sides(p: Plan, width: int) -> Numeric:
     tables.append((m.max_positions + m.position_offset if m.positions == "learned" else 0, m.hidden))
     tables.append((m.relative_buckets, p.sizes.heads))
     return sum((rows + columns) * (rows != 0) for rows, columns in tables)
+
+
+def rotary_bytes(p: Plan) -> Numeric:
+    """Cosines and sines that all layers share, where they are tables; a fused kernel makes them as it goes."""
+    tables = p.model.positions == "rope" and p.formats.autograd.rotary_tables
+    return 2.0 * p.sizes.seq * p.model.head_dim * p.model.rotary_share * p.formats.activation * float(tables)
 
 
 def position_parameters(p: Plan) -> Numeric:
@@ -120,6 +129,7 @@ def logits(p: Plan, width: int) -> list[Operator]:
         "loss",
         forward=(Stream(moved * 0.6, kernels=5, kind="loss"), reduced, reduced, reduced),
         backward=(Stream(moved * 0.4, kernels=2, kind="loss"),),
+        saved_bytes=loss_saved_bytes(p) + rows * p.formats.autograd.index_bytes,
     )
     return [with_collectives(scores, p.boundary_of(width).enter), loss]
 
@@ -128,3 +138,9 @@ def loss_workspace_bytes(p: Plan) -> Numeric:
     """Logits and their softmax, alive between the loss and the backward pass of the head."""
     rows = p.sizes.batch if p.model.head == "class" else p.sizes.tokens
     return rows * p.sizes.vocab * p.habits.logit_bytes
+
+
+def loss_saved_bytes(p: Plan) -> Numeric:
+    """What of it the loss itself saves, where that is counted with the activations."""
+    rows = p.sizes.batch if p.model.head == "class" else p.sizes.tokens
+    return rows * p.sizes.vocab * p.formats.autograd.loss_bytes

@@ -41,26 +41,30 @@ def expert_part(p: Plan) -> list[Operator]:
     """Norm, router, rows to their experts, experts, rows back, shared experts, residual add.
 
     Every device routes its own tokens. Probabilities are applied to the activation, so that nothing is saved for them
-    but themselves (Megatron-Core).
+    but themselves (Megatron-Core), or to the experts' outputs. Rows are put in order by two lists of indices: of the
+    tokens, and of the probabilities.
     """
     m, z, e = p.model, p.sizes, p.formats.activation
     rows, width = z.residual_tokens, float(m.hidden)
     routed = rows * m.experts_per_token
     sent = rows * expert.destinations(m, p.habits.dispatch_domain, p.s) * width
     padded = (p.habits.capacity or p.habits.imbalance) * routed * p.s.etp
-    each = padded / z.experts
+    each, autograd = padded / z.experts, p.formats.autograd
+    kept = padded * width * e * autograd.expert_outputs
     gathered, columns = padded * width, z.expert_ffn * (2.0 if m.gated else 1.0)
     copies = Copies(z.experts, 1.0 if p.habits.grouped else z.experts)
     up = p.linear("expert up", each, columns, m.hidden, m.mlp_bias, padded, copies)
     down = p.linear("expert down", each, m.hidden, z.expert_ffn, m.mlp_bias, padded, copies)
+    there = _permute("dispatch", p, expert.dispatch(sent * e, gathered * e, p.s), rows * width, gathered)
+    back = _permute("combine", p, expert.combine(sent * e, gathered * e, p.s), gathered, rows * width)
     return [
         *_norm_before(p),
         router(p, rows),
-        _permute("dispatch", p, expert.dispatch(sent * e, gathered * e, p.s), rows * width, gathered),
+        replace(there, saved_bytes=2.0 * routed * autograd.index_bytes),
         up,
         activation("expert activation", p, padded * columns, padded * z.expert_ffn),
         replace(down, last=True),
-        replace(_permute("combine", p, expert.combine(sent * e, gathered * e, p.s), gathered, rows * width), last=True),
+        replace(back, saved_bytes=kept, last=True),
         *(shared_experts(p) if m.shared_ffn else []),
         *_after(p),
     ]
@@ -72,7 +76,8 @@ def router(p: Plan, rows: Numeric) -> Operator:
     scores = rows * m.experts * FP32_BYTES
     linear = p.linear("router", rows, float(m.experts), m.hidden, m.router_bias, rows)
     moved = Stream(6.0 * scores, kernels=ROUTER_KERNELS)
-    chosen = rows * m.experts_per_token * (FP32_BYTES + 8.0)
+    weight = p.formats.activation if p.formats.autograd.expert_outputs else FP32_BYTES
+    chosen = rows * m.experts_per_token * (weight + 8.0)
     return replace(
         linear,
         forward=(*linear.forward, moved),

@@ -7,6 +7,10 @@ from dataclasses import dataclass, replace
 
 from hwsim.formulas.types import Numeric
 from hwsim.ops.work import Gemm, Stream, Work
+from hwsim.specs.job import Autograd
+
+SAVES_NO_MORE = Autograd()
+"""Fused kernels throughout."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Formats:
     score_passes: float = 1.0
     statistics: float = 0.0
     """Bytes of each number saved per row of a norm (mean and deviation; RMSNorm one); 0: made again."""
+    autograd: Autograd = SAVES_NO_MORE
+    """What is saved beside what fused kernels save."""
     trains: bool = True
     """Weights get gradients; if not they are frozen."""
     rank: int = 0

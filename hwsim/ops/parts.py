@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwsim.formulas.types import Numeric
 from hwsim.ops.operator import Operator
-from hwsim.ops.plan import MASK_BYTES, Plan
+from hwsim.ops.plan import FP32_BYTES, MASK_BYTES, Plan
 from hwsim.ops.work import Stream
 
 
@@ -14,8 +14,21 @@ def norm(name: str, p: Plan, rows: Numeric, width: int) -> Operator:
     size = rows * width * p.formats.activation
     forward, backward = norm_streams(p, size, kernels=1)
     weights = width * (2.0 if shift else 1.0)
-    saved = size + rows * p.formats.statistics * (2.0 if p.model.norm == "layernorm" else 1.0)
-    return Operator(name, (forward,), (backward,), saved, weights, trained=weights * p.formats.trains)
+    return Operator(
+        name,
+        (forward,),
+        (backward,),
+        norm_saved_bytes(p, rows, width, p.model.norm),
+        weights,
+        trained=weights * p.formats.trains,
+    )
+
+
+def norm_saved_bytes(p: Plan, rows: Numeric, width: int, kind: str) -> Numeric:
+    """The input, its statistics, and what a norm that is no single kernel keeps beside them."""
+    each, apart = p.formats.activation, kind == "rmsnorm" and p.formats.autograd.normalised
+    statistics = rows * p.formats.statistics * (2.0 if kind == "layernorm" else 1.0)
+    return rows * width * (each + FP32_BYTES if apart else each) + statistics
 
 
 def norm_streams(p: Plan, size: Numeric, kernels: int) -> tuple[Stream, Stream]:
@@ -29,7 +42,8 @@ def head_norm(p: Plan, elements: Numeric) -> Operator:
     size = elements * p.formats.activation
     forward, backward = norm_streams(p, size, kernels=2)
     weights = 2.0 * p.model.head_dim
-    return Operator("qk norm", (forward,), (backward,), size, weights, trained=weights * p.formats.trains)
+    saved = norm_saved_bytes(p, elements / p.model.head_dim, p.model.head_dim, "rmsnorm")
+    return Operator("qk norm", (forward,), (backward,), saved, weights, trained=weights * p.formats.trains)
 
 
 def rotary(p: Plan, elements: Numeric) -> Operator:
@@ -39,10 +53,12 @@ def rotary(p: Plan, elements: Numeric) -> Operator:
 
 
 def activation(name: str, p: Plan, inputs: Numeric, outputs: Numeric) -> Operator:
-    """GELU or the gated product; saves its inputs."""
+    """GELU or the gated product; saves its inputs, and the activated gate where the product is a kernel of its own."""
     e, passes = p.formats.activation, p.formats.activation_passes
+    gates = outputs * float(p.model.gated and p.formats.autograd.gates)
     forward, backward = (inputs + outputs) * e * passes, (2.0 * inputs + outputs) * e * passes
-    return Operator(name, (Stream(forward, kind="activation"),), (Stream(backward, kind="activation"),), inputs * e)
+    forward_work, backward_work = (Stream(moved, kind="activation") for moved in (forward, backward))
+    return Operator(name, (forward_work,), (backward_work,), (inputs + gates) * e)
 
 
 def residual(name: str, p: Plan) -> Operator:

@@ -167,7 +167,7 @@ def _least_bytes(setting: Setting, space: Space, s: Strategies) -> npt.NDArray[n
 
 def _state(weights: Weights, job: TrainingJob, kept: Sequence[Numeric]) -> Numeric:
     """Bytes of some weights with their gradients and optimizer state, as much of each as is kept."""
-    gradients = weights.trained * job.framework.gradient_bytes
+    gradients = weights.trained * job.gradient_bytes
     return weight_bytes(weights, job) * kept[0] + gradients * kept[1] + state_bytes(weights, job) * kept[2]
 
 

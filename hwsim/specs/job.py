@@ -133,6 +133,29 @@ MODULES: Mapping[str, Mapping[str, Rerun]] = MappingProxyType(
 module's input is kept, its output is made again instead of being saved as the next operator's input."""
 
 
+class Autograd(Spec):
+    """What is saved for the backward pass beside what fused kernels save, where operators run one by one."""
+
+    index_bytes: Annotated[float, Field(ge=0, le=8)] = 0.0
+    """Bytes of each index that look-ups, the loss and the exchange of rows between experts save; 0: left out."""
+    loss_bytes: Annotated[float, Field(ge=0, le=8)] = 0.0
+    """Bytes per logit that the loss saves (its log-softmax), beside those of `logit_bytes`."""
+    weight_gradients: bool = False
+    """Gradients of weights stand beside the gradient buffer until they are added to it, those of a tied table until
+    both its uses have theirs; what was saved is freed as the backward pass goes."""
+    rotary_tables: bool = False
+    """Cosines and sines of rotary embeddings, made anew in each forward pass and shared by all layers."""
+    normalised: bool = False
+    """An RMSNorm keeps its input in fp32 and its normalised rows; a fused one its input alone."""
+    gates: bool = False
+    """A gated activation keeps the activated gate beside both its inputs."""
+    repeated_keys: bool = False
+    """Unfused attention keeps keys and values once per query head, not once per head of their own."""
+    expert_outputs: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Copies kept of the experts' outputs where their weights multiply those, not activations: one for the product, one
+    more where adding rows up keeps what it adds (PyTorch's index_add does)."""
+
+
 class Framework(Spec):
     """How a training framework spends memory and hides communication; chosen by data, never by name."""
 
@@ -144,6 +167,8 @@ class Framework(Spec):
     """Framework whose bands these runs count for too: the same software under other recipes."""
     master_copy: bool = True
     """Half-precision weights are stored beside fp32 masters; if not, the fp32 weights alone are (FSDP, MaxText)."""
+    single_dtype: bool = False
+    """Weights, gradients and optimizer state are all in the dtype that is trained in, none of them in fp32."""
     usual_zero: Annotated[int, Field(ge=0, le=3)] = 1
     """ZeRO stage assumed when none is given."""
     usual_attention: AttentionName = "flash"
@@ -159,6 +184,8 @@ class Framework(Spec):
     """A multiply saves its inputs for the backward pass in the format it multiplies (fp8, fp4), not as activations."""
     statistics_bytes: Annotated[float, Field(ge=0, le=8)] = 0.0
     """Bytes of each number that a norm saves per row; 0: they are left out."""
+    autograd: Autograd = Field(default_factory=Autograd)
+    """What is saved beside that where operators are not fused."""
     gathers_quantised: bool = True
     """Tensor-parallel peers gather the residual stream in the format it is multiplied in (fp8, fp4)."""
     gathers_again: bool = True
@@ -271,7 +298,21 @@ class TrainingJob(Spec):
     @property
     def optimizer_state(self) -> OptimizerState:
         """Bytes of the optimizer's state."""
-        return OPTIMIZERS[self.optimizer]
+        state = OPTIMIZERS[self.optimizer]
+        if not self.framework.single_dtype:
+            return state
+        share = PRECISIONS[self.precision].weight / PRECISIONS["fp32"].weight
+        return state._replace(matrix=state.matrix * share, other=state.other * share, factor=state.factor * share)
+
+    @property
+    def gradient_bytes(self) -> float:
+        """Of the gradient buffer per parameter. [byte]"""
+        return self.numbers.gradient if self.framework.single_dtype else self.framework.gradient_bytes
+
+    @property
+    def reduce_bytes(self) -> float:
+        """Of a gradient element on the wire. [byte]"""
+        return self.numbers.gradient if self.framework.single_dtype else self.framework.reduce_bytes
 
     @property
     def frozen_bytes(self) -> float:
@@ -294,4 +335,6 @@ class TrainingJob(Spec):
     def numbers(self) -> Precision:
         """Bytes per number in each role, as this framework stores them."""
         usual = PRECISIONS[self.precision]
+        if self.framework.single_dtype:
+            return usual._replace(master=0.0)
         return usual if self.framework.master_copy else usual._replace(weight=max(usual.weight, 4.0), master=0.0)

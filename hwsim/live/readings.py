@@ -1,0 +1,206 @@
+"""What a real PyTorch model does in a training step: FLOPs, bytes saved for backward, bytes of state, peak memory."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.optim import SGD, AdamW
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+Batch = tuple[Any, ...]
+aten = torch.ops.aten
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward_flops(output: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(output, query, key, value))
+
+
+CPU_ATTENTION = {
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
+"""PyTorch's counter leaves out the CPU's fused attention: counted by its own formulas for the GPU's."""
+OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
+    "adam": lambda parameters: AdamW(parameters, lr=1e-4, foreach=False),
+    "momentum": lambda parameters: SGD(parameters, lr=1e-4, momentum=0.9, foreach=False),
+    "sgd": lambda parameters: SGD(parameters, lr=1e-4, foreach=False),
+}
+"""hwsim's name of an update rule to PyTorch's, one parameter after the other."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """One forward and backward pass. [FLOP, byte]"""
+
+    forward_flops: int
+    backward_flops: int
+    saved_bytes: int
+    """Storages saved for the backward pass, each once, without parameters and scalars."""
+
+
+@dataclass(frozen=True)
+class States:
+    """What stays between steps. [byte]"""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    """Without scalars (step counters)."""
+
+
+def tensor_bytes(tensors: Any) -> int:
+    """Bytes of tensors with at least one dimension. [byte]"""
+    return sum(t.numel() * t.element_size() for t in tensors if torch.is_tensor(t) and t.dim())
+
+
+def run_passes(model: Any, batch: Batch) -> Passes:
+    """Count FLOPs and saved bytes of one forward and backward pass."""
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    saved: dict[int, Any] = {}
+
+    def pack(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if tensor.dim() and storage._cdata not in weights:
+            saved[storage._cdata] = storage
+        return tensor
+
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = model(*batch)
+        forward = counter.get_total_flops()
+        saved_bytes = sum(storage.nbytes() for storage in saved.values())
+        saved.clear()
+        loss.backward()
+    return Passes(forward, counter.get_total_flops() - forward, saved_bytes)
+
+
+def states(model: Any, optimizer: str, batch: Batch) -> States:
+    """Bytes of weights, gradients and optimizer state after two steps."""
+    update = OPTIMIZERS[optimizer](model.parameters())
+    for _ in range(2):
+        update.zero_grad()
+        model(*batch).backward()
+        update.step()
+    kept = [value for state in update.state.values() for value in state.values()]
+    gradients = [parameter.grad for parameter in model.parameters()]
+    return States(tensor_bytes(model.parameters()), tensor_bytes(gradients), tensor_bytes(kept))
+
+
+@dataclass
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all storages that operators make while it is entered, and the most there were at once."""
+
+    now: int = 0
+    peak: int = 0
+    at: str = ""
+    """Operator at the peak."""
+    known: dict[int, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Start as a mode."""
+        super().__init__()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator and take note of what it made."""
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(made):
+            if torch.is_tensor(tensor):
+                self.note(tensor)
+        if self.now > self.peak:
+            self.peak, self.at = self.now, str(func)
+        return made
+
+    def note(self, tensor: Any) -> None:
+        """Count the storage of a tensor until it is freed."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self.known:
+            return
+        size = storage.nbytes()
+
+        def freed(_: Any) -> None:
+            self.now -= size
+            self.known.pop(key, None)
+
+        self.known[key] = weakref.ref(storage, freed)
+        self.now += size
+
+
+def peak_bytes(model: Any, optimizer: str, batches: tuple[Batch, Batch]) -> int:
+    """Most bytes alive at once in a step of two micro-batches, after a step that made the optimizer's state. [byte]"""
+    update = OPTIMIZERS[optimizer](model.parameters())
+
+    def step() -> None:
+        update.zero_grad()
+        for batch in batches:
+            model(*batch).backward()
+        update.step()
+
+    step()
+    live = LiveBytes()
+    for tensor in held(model, update, batches):
+        live.note(tensor)
+    with live:
+        step()
+    return live.peak
+
+
+def held(model: Any, update: Any, batches: tuple[Batch, Batch]) -> list[Any]:
+    """Tensors that are there before a step begins: weights, gradients, optimizer state, the tokens."""
+    kept = [value for state in update.state.values() for value in state.values() if torch.is_tensor(value)]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    tokens = [tensor for batch in batches for tensor in batch]
+    return [*model.parameters(), *model.buffers(), *gradients, *kept, *tokens]
+
+
+def cuda_peak_bytes(model: Any, optimizer: str, batches: tuple[Batch, Batch]) -> int:
+    """The same as the CUDA allocator counts it. [byte]"""
+    update = OPTIMIZERS[optimizer](model.parameters())
+    for measured in (False, True):
+        if measured:
+            torch.cuda.reset_peak_memory_stats()
+        update.zero_grad()
+        for batch in batches:
+            model(*batch).backward()
+        update.step()
+    return int(torch.cuda.max_memory_allocated())
+
+
+def step_seconds(model: Any, batches: tuple[Batch, Batch], device: str, times: int = 5) -> dict[str, float]:
+    """Median times of the forward and backward passes and of the whole step, after two steps that warm up. [s]"""
+    update = OPTIMIZERS["adam"](model.parameters())
+    found: dict[str, list[float]] = {"forward": [], "backward": [], "step": []}
+    for _ in range(times + 2):
+        marks = {"forward": 0.0, "backward": 0.0}
+        begin = now(device)
+        update.zero_grad()
+        for batch in batches:
+            start = now(device)
+            loss = model(*batch)
+            middle = now(device)
+            loss.backward()
+            marks["forward"] += middle - start
+            marks["backward"] += now(device) - middle
+        update.step()
+        for name, seconds in (marks | {"step": now(device) - begin}).items():
+            found[name].append(seconds)
+    return {name: statistics.median(seconds[2:]) for name, seconds in found.items()}
+
+
+def now(device: str) -> float:
+    """The clock, once the device has done what it was given. [s]"""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
