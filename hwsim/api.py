@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hwsim.live.calibrate import Calibration
-    from hwsim.live.compare import Comparison
+    from hwsim.live.rows import Comparison
     from hwsim.validation.published import Scoreboard
 
 DEFAULT_HARDWARE = "h100-sxm-80"

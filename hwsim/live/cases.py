@@ -90,6 +90,33 @@ def cases(short: bool) -> list[Case]:
     return [case for case in every if case.short or not short]
 
 
+STEPS = (
+    (128, 64, 8, 2, 1000), (128, 256, 2, 4, 4000), (192, 128, 4, 3, 2000), (256, 64, 8, 4, 8000),
+    (256, 256, 2, 2, 1000), (320, 128, 4, 4, 4000), (384, 96, 4, 6, 2000), (384, 256, 1, 3, 8000),
+    (448, 128, 4, 2, 1000), (512, 64, 4, 4, 4000), (512, 384, 1, 2, 2000), (576, 128, 2, 4, 4000),
+    (640, 192, 2, 3, 1000), (768, 64, 4, 2, 8000), (768, 256, 1, 3, 2000), (1024, 128, 2, 2, 4000),
+)  # fmt: skip
+"""Width, tokens, sequences in a micro-batch, layers and vocabulary of the models whose steps are timed."""
+
+
+def timed_cases(short: bool) -> list[Case]:
+    """Models to time, every second of them like Llama; a quarter of them in the short run."""
+    found = []
+    for place, (hidden, seq_len, batch, layers, vocab) in enumerate(STEPS):
+        llama = {
+            "gated": True,
+            "norm": "rmsnorm",
+            "positions": "rope",
+            "kv_heads": max(hidden // 128, 1),
+            "ffn": 5 * hidden // 2,
+        }
+        name = f"{'llama' if place % 2 else 'gpt'}-{hidden}-{seq_len}"
+        shape = {"name": name, "layers": layers, "hidden": hidden, "heads": hidden // 64, "vocab": vocab}
+        fields = shape | (llama if place % 2 else {"max_positions": seq_len})
+        found.append(Case("step times", name, fields, seq_len, batch))
+    return found[:: 4 if short else 1]
+
+
 CONVENTIONS = (
     "FLOPs are those of multiplies, as torch.utils.flop_counter counts them: norms, softmax, GELU, look-ups and the "
     "optimizer have none.",
@@ -104,6 +131,9 @@ CONVENTIONS = (
     "Dropout: torch.native_dropout, the kernel of GPUs, with a mask of one byte; the CPU's own keeps a number.",
     "Activation: GELU, or SwiGLU where it is gated; a model's fields do not name others.",
     "RMSNorm: one PyTorch operator after the other, as Llama's code has it, not a fused kernel.",
+    "Collectives: every call that PyTorch issues, counted in processes that talk through gloo or NCCL. Told, not judged: "
+    "row counts that experts exchange first, rows that really leave a device (the router decides), gradients of norms "
+    "that sequence parallelism leaves in parts.",
     "Peak: storages alive at once in a step of two micro-batches, gradients kept between them; the optimizer updates "
     "one parameter after the other (foreach=False); what a kernel takes and gives back inside itself is not seen.",
 )

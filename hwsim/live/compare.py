@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hwsim.analytic.estimate import TrainingEstimate, estimates
 from hwsim.analytic.explain import operator_rows
 from hwsim.analytic.training import evaluate
 from hwsim.asking import asked
 from hwsim.errors import UsageError
-from hwsim.live.cases import CONVENTIONS, Case, cases
+from hwsim.live.cases import Case, cases, timed_cases
+from hwsim.live.parallel.cases import cases as parallel_cases
+from hwsim.live.parallel.compare import REPORTED, compare_parallel
+from hwsim.live.rows import Comparison, Row
 from hwsim.ops.count import parameters
 from hwsim.specs.library import load_model
 from hwsim.specs.model import Model
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 PRECISE = "h100-sxm-80"
 """Hardware that counts of bytes and FLOPs are asked of: they are the same on all."""
 PEAK_TOLERANCE = 0.02
+MEDIAN_TOLERANCE, WORST_TOLERANCE = 0.10, 0.30
+"""Of step times."""
 STATISTICS_TOLERANCE = 0.005
 """In bf16 on a CPU, where a LayerNorm keeps its statistics in bf16 and not in fp32 as on a GPU."""
 PHASES = ("forward", "backward")
@@ -32,97 +35,9 @@ UPDATES = ("adam", "momentum", "sgd")
 """Optimizers whose state is compared."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One number of PyTorch's and hwsim's."""
-
-    id: str
-    group: str
-    metric: str
-    unit: str
-    source: str
-    measured: float
-    predicted: float
-    tolerance: float | None
-    """Largest relative error; 0: equal; None: reported only."""
-
-    @property
-    def error(self) -> float:
-        """Relative error: positive where the prediction is too high."""
-        if self.measured == self.predicted:
-            return 0.0
-        return self.predicted / self.measured - 1.0 if self.measured else 1.0
-
-    @property
-    def holds(self) -> bool:
-        """Whether the error is within its tolerance."""
-        return self.tolerance is None or abs(self.error) <= self.tolerance
-
-    def to_dict(self) -> dict[str, Any]:
-        """As the contract's JSON has it, and more."""
-        numbers = {"published": self.measured, "predicted": self.predicted, "error": self.error}
-        head = {name: getattr(self, name) for name in ("id", "source", "group", "metric", "unit")}
-        return head | numbers | {"tolerance": self.tolerance, "holds": self.holds}
-
-
-@dataclass(frozen=True)
-class Group:
-    """How the rows of a group fare."""
-
-    name: str
-    rows: int
-    equal: int
-    """Rows without any difference."""
-    worst: float
-    """Largest error of the rows that have a tolerance."""
-    holds: bool
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All rows, by group."""
-
-    rows: tuple[Row, ...]
-    conventions: tuple[str, ...] = CONVENTIONS
-
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """The groups, in order."""
-        names = dict.fromkeys(row.group for row in self.rows)
-        return tuple(_group(name, [row for row in self.rows if row.group == name]) for name in names)
-
-    @property
-    def holds(self) -> bool:
-        """Whether every row is within its tolerance."""
-        return all(row.holds for row in self.rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON of `hwsim validate pytorch`."""
-        return {
-            "schema_version": 1,
-            "kind": "validation",
-            "holds": self.holds,
-            "groups": [vars(group) for group in self.groups],
-            "rows": [row.to_dict() for row in self.rows],
-            "conventions": list(self.conventions),
-        }
-
-    def to_frame(self) -> pd.DataFrame:
-        """The rows as a table."""
-        import pandas as pd
-
-        return pd.DataFrame([row.to_dict() for row in self.rows])
-
-
-def _group(name: str, rows: list[Row]) -> Group:
-    judged = [abs(row.error) for row in rows if row.tolerance is not None]
-    equal = sum(row.error == 0.0 for row in rows)
-    return Group(name, len(rows), equal, max(judged, default=0.0), all(row.holds for row in rows))
-
-
 def parts(short: bool) -> list[str]:
     """Names of the cases, in the order they run in."""
-    return [case.id for case in cases(short)]
+    return [case.id for case in cases(short)] + [case.id for case in parallel_cases(short)]
 
 
 def compare(
@@ -150,8 +65,37 @@ def compare(
     rows: list[Row] = []
     for case in cases(short):
         begin(case.id)
-        rows += run(Run(case, load_model(case.model), device), hardware)
+        rows += run(Run(case, load_model(case.model), device))
+    rows += collective_rows(device, short, begin)
+    rows += step_rows(device, short, hardware, begin) if hardware is not None else []
     return Comparison(tuple(rows))
+
+
+def collective_rows(device: str, short: bool, begin: Callable[[str], None]) -> list[Row]:
+    """Calls and bytes of every collective of real runs in several processes; what is a matter of convention is told."""
+    import torch
+
+    source = f"PyTorch {torch.__version__} {device}"
+    return [
+        Row(
+            f"{found.id}/{found.metric.replace(' ', '-')}", f"collectives: {found.group}", found.metric, found.unit,
+            source, found.measured, found.predicted, None if found.note in REPORTED else found.tolerance,
+        )
+        for found in compare_parallel(device, short, lambda name: begin(str(name)))
+    ]  # fmt: skip
+
+
+def step_rows(device: str, short: bool, hardware: Any, begin: Callable[[str], None]) -> list[Row]:
+    """Time of a step of models that were not calibrated on, and the median of its errors."""
+    rows = []
+    for case in timed_cases(short):
+        begin(case.id)
+        rows.append(timed(Run(case, load_model(case.model), device), hardware))
+    median = statistics.median(abs(row.error) for row in rows)
+    told = Row(
+        "steps/median", rows[0].group, "1 + median error", "", rows[0].source, 1.0, 1.0 + median, MEDIAN_TOLERANCE
+    )
+    return [*rows, told]
 
 
 def _need_torch(device: str) -> None:
@@ -208,13 +152,12 @@ class Run:
         return estimates(evaluate(*asked(self.model, hardware, 1, **given)))[0]
 
 
-def run(r: Run, hardware: Any) -> list[Row]:
+def run(r: Run) -> list[Row]:
     """All rows of a case."""
     rows = list(counted(r))
     if r.case.fake:
         return rows
-    rows += [*twin(r), peak(r), *halved(r), *state_rows(r)]
-    return rows + (list(timed(r, hardware)) if hardware is not None else [])
+    return [*rows, *twin(r), peak(r), *halved(r), *state_rows(r)]
 
 
 def counted(r: Run) -> Iterator[Row]:
@@ -293,12 +236,9 @@ def peak(r: Run, precision: str = "fp32") -> Row:
     return r.row(name, "B", found, r.estimate(precision).memory_allocated_bytes, PEAK_TOLERANCE)
 
 
-def timed(r: Run, hardware: Any) -> Iterator[Row]:
-    """Forward, backward and step time of two micro-batches, reported only."""
+def timed(r: Run, hardware: Any) -> Row:
+    """Time of a step of two micro-batches."""
     from hwsim.live.readings import step_seconds
 
-    found = step_seconds(r.build(), (r.batch(), r.batch()), r.device)
-    said = r.estimate(hardware=hardware)
-    wanted = {**said.time_s, "step": said.step_time_s}
-    for name, seconds in found.items():
-        yield r.row(f"{name} time", "s", seconds, wanted[name], None)
+    found = step_seconds(r.build(), (r.batch(), r.batch()), r.device)["step"]
+    return r.row("step time", "s", found, r.estimate(hardware=hardware).step_time_s, WORST_TOLERANCE)

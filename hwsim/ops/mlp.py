@@ -57,14 +57,15 @@ def expert_part(p: Plan) -> list[Operator]:
     down = p.linear("expert down", each, m.hidden, z.expert_ffn, m.mlp_bias, padded, copies)
     there = _permute("dispatch", p, expert.dispatch(sent * e, gathered * e, p.s), rows * width, gathered)
     back = _permute("combine", p, expert.combine(sent * e, gathered * e, p.s), gathered, rows * width)
+    unneeded = autograd.expert_outputs == 0
     return [
         *_norm_before(p),
         router(p, rows),
         replace(there, saved_bytes=2.0 * routed * autograd.index_bytes),
         up,
         activation("expert activation", p, padded * columns, padded * z.expert_ffn),
-        replace(down, last=True),
-        replace(back, saved_bytes=kept, last=True),
+        replace(down, last=unneeded),
+        replace(back, saved_bytes=kept, last=unneeded),
         *(shared_experts(p) if m.shared_ffn else []),
         *_after(p),
     ]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from hwsim.report.plan import simple_table
 
 if TYPE_CHECKING:
-    from hwsim.live.compare import Comparison, Row
+    from hwsim.live.rows import Comparison, Row
 
+COLLECTIVES = "collectives"
 STATE = ("weights, ", "gradients, ", " state, ")
 """Metrics that are told in one line where all of them are equal."""
 
@@ -22,7 +23,9 @@ def view(found: Comparison, every_row: bool) -> list[Any]:
         verdict = "" if group.holds else ", [bold]OUT OF TOLERANCE[/bold]"
         tables += [
             f"[bold]{group.name}[/bold]: {group.equal} of {group.rows} numbers equal{verdict}",
-            simple_table(lines(rows, every_row)),
+            simple_table(
+                summed(rows) if group.name.startswith(COLLECTIVES) and not every_row else lines(rows, every_row)
+            ),
         ]
     version = found.rows[0].source.removesuffix(" fake tensors").rsplit(" ", 1)[0]
     return [
@@ -46,6 +49,27 @@ def lines(rows: Sequence[Row], every_row: bool) -> list[dict[str, str]]:
             text = f"{sum(row.predicted for row in state):,.0f} B"
             name = f"weights, gradients, state ({len(state)} rows)"
             result.append(_cells(case, name, text, text, "0", "equal"))
+    return result
+
+
+def summed(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """The runs of a group in a line each: calls and bytes of their collectives, equal or told."""
+    result = []
+    for case in dict.fromkeys(case_of(row) for row in rows):
+        own = [row for row in rows if case_of(row) == case]
+        judged = [row for row in own if row.tolerance is not None]
+        sent = sum(row.measured for row in own if row.metric.endswith("payload"))
+        off = [row for row in judged if not row.holds]
+        told = len(own) - len(judged)
+        result.append(
+            {
+                "run": case,
+                "numbers": str(len(judged)),
+                "payload": f"{sent:,.0f} B a step",
+                "verdict": ", ".join(f"{row.metric} OFF {row.error:+.2%}" for row in off) or "equal",
+                "by convention": f"{told} told apart" if told else "",
+            }
+        )
     return result
 
 

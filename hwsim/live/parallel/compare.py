@@ -23,7 +23,7 @@ from hwsim.analytic.training import evaluate
 from hwsim.asking import asked
 from hwsim.errors import UsageError
 from hwsim.formulas.collectives import wire_bytes
-from hwsim.live.parallel.cases import Case, cases
+from hwsim.live.parallel.cases import NORMS, Case, cases
 from hwsim.live.processes import run_ranks
 from hwsim.specs.strategy import Strategies
 
@@ -45,6 +45,8 @@ UNCOUNTED = {
 }
 """Groups whose talk estimates leave out, and why."""
 ROUTED = "hwsim deals rows out evenly; here the router sent them"
+REPORTED = (ROUTED, *UNCOUNTED.values(), NORMS)
+"""Notes of what is a matter of convention: told, not judged."""
 Key = tuple[int, str, str]
 """Stage, group, kind."""
 
