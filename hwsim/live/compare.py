@@ -210,11 +210,13 @@ class Run:
 
 def run(r: Run, hardware: Any) -> list[Row]:
     """All rows of a case."""
-    rows = list(counted(r))
-    if r.case.fake:
-        return rows
-    rows += [*twin(r), peak(r), *halved(r), *state_rows(r)]
-    return rows + (list(timed(r, hardware)) if hardware is not None else [])
+    from hwsim.live.measure import one_thread
+
+    with one_thread():
+        rows = list(counted(r))
+        if not r.case.fake:
+            rows += [*twin(r), peak(r), *halved(r), *state_rows(r)]
+    return rows + (list(timed(r, hardware)) if hardware is not None and not r.case.fake else [])
 
 
 def counted(r: Run) -> Iterator[Row]:
