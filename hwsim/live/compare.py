@@ -154,10 +154,13 @@ class Run:
 
 def run(r: Run) -> list[Row]:
     """All rows of a case."""
-    rows = list(counted(r))
-    if r.case.fake:
-        return rows
-    return [*rows, *twin(r), peak(r), *halved(r), *state_rows(r)]
+    from hwsim.live.readings import one_thread
+
+    with one_thread():
+        rows = list(counted(r))
+        if not r.case.fake:
+            rows += [*twin(r), peak(r), *halved(r), *state_rows(r)]
+    return rows
 
 
 def counted(r: Run) -> Iterator[Row]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +59,17 @@ class States:
     gradients: int
     optimizer: int
     """Without scalars (step counters)."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch count on one thread: several that share a busy core wait for each other for minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def tensor_bytes(tensors: Any) -> int:
@@ -178,7 +190,7 @@ def cuda_peak_bytes(model: Any, optimizer: str, batches: tuple[Batch, Batch]) ->
     return int(torch.cuda.max_memory_allocated())
 
 
-def step_seconds(model: Any, batches: tuple[Batch, Batch], device: str, times: int = 5) -> dict[str, float]:
+def step_seconds(model: Any, batches: tuple[Batch, Batch], device: str, times: int = 3) -> dict[str, float]:
     """Median times of the forward and backward passes and of the whole step, after two steps that warm up. [s]"""
     update = OPTIMIZERS["adam"](model.parameters())
     found: dict[str, list[float]] = {"forward": [], "backward": [], "step": []}
