@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hwsim.api import (
-        calibrate,
         collective_time,
         count_parameters,
         estimate_training,
@@ -17,9 +16,8 @@ if TYPE_CHECKING:
         load_model,
         operator_time,
         plan,
-        validate_published,
-        validate_pytorch,
     )
+    from hwsim.checking import calibrate, validate_published, validate_pytorch
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,10 +37,14 @@ __all__ = [
 ]
 
 
+CHECKING, CHECKS = "hwsim.checking", ("calibrate", "validate_published", "validate_pytorch")
+"""What is loaded from elsewhere than the facade."""
+
+
 def __getattr__(name: str) -> Any:
     """Load the facade on first use, so that ``import hwsim`` costs nothing."""
     if name in __all__:
-        return getattr(import_module("hwsim.api"), name)
+        return getattr(import_module(CHECKING if name in CHECKS else "hwsim.api"), name)
     msg = f"module 'hwsim' has no attribute {name!r}"
     raise AttributeError(msg)
 

@@ -19,7 +19,7 @@ from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, make_setting, n
 from hwsim.costs.compute import Device, device
 from hwsim.costs.network import network
 from hwsim.defaults import usual_batch
-from hwsim.errors import InfeasibleError, UsageError, did_you_mean, shorten
+from hwsim.errors import InfeasibleError, UsageError
 from hwsim.formulas.attention import windowed_keys
 from hwsim.ops.count import Parameters, parameters
 from hwsim.ops.work import Attention, Gemm, Stream, Work
@@ -33,9 +33,6 @@ from hwsim.specs.strategy import COLUMN_NAMES, Strategies, as_written, strategie
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hwsim.live.calibrate import Calibration
-    from hwsim.live.rows import Comparison
-    from hwsim.validation.published import Scoreboard
 
 DEFAULT_HARDWARE = "h100-sxm-80"
 CHUNK_ROWS = 1 << 18
@@ -230,46 +227,6 @@ def explain(
     return operator_rows(setting, s)
 
 
-def validate_published(group: str | None = None) -> Scoreboard:
-    """Hold the predictions against every published measurement that ships with hwsim.
-
-    Parameters
-    ----------
-    group
-        Only groups or sources whose name holds this; none: all.
-
-    Raises
-    ------
-    UsageError
-        If no group or source has such a name.
-    """
-    from hwsim.validation.facts import facts
-    from hwsim.validation.published import scoreboard
-
-    wanted = None if group is None else arguments.text("group", group).lower()
-    chosen = [fact for fact in facts() if wanted is None or wanted in fact.group.lower() or wanted in fact.source]
-    if not chosen or (wanted is not None and not wanted.strip()):
-        groups, sources = (sorted({getattr(fact, kind) for fact in facts()}) for kind in ("group", "source"))
-        hint = f"{did_you_mean(wanted or '', [*groups, *sources])} (groups: {', '.join(groups)})"
-        msg = f"--group: no group or source holds {shorten(group)}{hint}"
-        raise UsageError(msg)
-    return scoreboard(chosen)
-
-
-def calibrate(device: str = "cpu", *, threads: int | None = None, name: str | None = None) -> Calibration:
-    """Measure this machine: `.profile` is what `hardware=` takes (see `hwsim.live.calibrate.calibrate`)."""
-    from hwsim.live.calibrate import calibrate as measured
-
-    return measured(device, threads=threads, name=name)
-
-
-def validate_pytorch(short: bool = False, hardware: HardwareLike | None = None, **given: Any) -> Comparison:
-    """Hold the predictions against models that PyTorch builds and trains here (see `hwsim.live.compare.compare`)."""
-    from hwsim.live.compare import compare
-
-    return compare(short, None if hardware is None else load_hardware(hardware), **given)
-
-
 def count_parameters(model: ModelLike) -> Parameters:
     """Parameter counts of a model: total, active, non_embedding, matmul, layer."""
     return parameters(load_model(model))
@@ -397,8 +354,7 @@ def _plain(value: Any) -> Any:
 
 
 __all__ = [
-    "Hardware", "InfeasibleError", "Model", "Plan", "Strategies", "TrainingEstimate", "calibrate", "collective_time",
+    "Hardware", "InfeasibleError", "Model", "Plan", "Strategies", "TrainingEstimate", "collective_time",
     "count_parameters", "estimate_training", "evaluate", "explain", "load_hardware", "load_model", "operator_time",
     "plan", "strategies",
-    "validate_published",
 ]  # fmt: skip

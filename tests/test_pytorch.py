@@ -9,7 +9,7 @@ import hwsim
 from hwsim.cli.app import run
 from hwsim.errors import UsageError
 from hwsim.live import compare
-from hwsim.live.cases import Case, cases
+from hwsim.live.cases import Case, cases, timed_cases
 from hwsim.live.compare import Comparison, Row
 from hwsim.report.pytorch import view
 from hwsim.report.terminal import as_text
@@ -23,7 +23,7 @@ TINY = {"name": "tiny", "layers": 2, "hidden": 32, "heads": 4, "vocab": 50, "max
 def rows_of(fields: dict, attention: str = "flash", source_len: int | None = None) -> dict[str, Row]:
     """Rows of a tiny model by metric, times left out."""
     case = Case("tiny", "tiny", fields, 16, 2, attention, source_len)
-    return {row.metric: row for row in compare.run(compare.Run(case, load_model(fields), "cpu"), None)}
+    return {row.metric: row for row in compare.run(compare.Run(case, load_model(fields), "cpu"))}
 
 
 def made_row(**fields: object) -> Row:
@@ -111,16 +111,28 @@ class TestWithTorch:
 
     def test_big_models_need_no_memory(self):
         case = next(case for case in cases(short=False) if case.id == "mixtral-8x7b")
-        rows = compare.run(compare.Run(case, load_model(case.model), "cpu"), None)
+        rows = compare.run(compare.Run(case, load_model(case.model), "cpu"))
         assert [row.metric for row in rows if row.error] == []
         assert rows[0].measured > 46e9
 
-    def test_times_are_reported_where_hardware_is_given(self):
+    def test_a_step_is_timed_where_hardware_is_given(self):
         case = Case("tiny", "tiny", TINY, 16, 2)
-        found = compare.run(compare.Run(case, load_model(TINY), "cpu"), "a100-sxm-80")
-        times = [row for row in found if row.unit == "s"]
-        assert [row.metric for row in times] == ["forward time", "backward time", "step time"]
-        assert all(row.holds and row.measured > 0 for row in times)
+        row = compare.timed(compare.Run(case, load_model(TINY), "cpu"), "a100-sxm-80")
+        assert (row.metric, row.unit, row.tolerance) == ("step time", "s", compare.WORST_TOLERANCE)
+        assert row.measured > 0
+
+    def test_sixteen_shapes_are_timed_and_their_median_judged(self, monkeypatch):
+        assert len(timed_cases(short=False)) == 16
+        made = iter([1.0, 1.1, 1.2, 1.3])
+
+        def timed(r, hardware):
+            return r.row("step time", "s", 1.0, next(made), compare.WORST_TOLERANCE)
+
+        monkeypatch.setattr(compare, "timed", timed)
+        *rows, median = compare.step_rows("cpu", True, None, lambda name: None)
+        assert [round(row.error, 3) for row in rows] == [0.0, 0.1, 0.2, 0.3]
+        assert round(median.error, 3) == 0.15
+        assert not median.holds
 
     def test_a_wrong_prediction_exits_with_5(self, monkeypatch, capsys):
         true = compare.multiplied

@@ -131,7 +131,7 @@ CONVENTIONS = (
     "Dropout: torch.native_dropout, the kernel of GPUs, with a mask of one byte; the CPU's own keeps a number.",
     "Activation: GELU, or SwiGLU where it is gated; a model's fields do not name others.",
     "RMSNorm: one PyTorch operator after the other, as Llama's code has it, not a fused kernel.",
-    "Collectives: every call that PyTorch issues, counted in processes that talk through gloo or NCCL. Told, not judged: "
+    "Collectives: every call PyTorch issues, counted in processes that talk through gloo or NCCL. Told, not judged: "
     "row counts that experts exchange first, rows that really leave a device (the router decides), gradients of norms "
     "that sequence parallelism leaves in parts.",
     "Peak: storages alive at once in a step of two micro-batches, gradients kept between them; the optimizer updates "
