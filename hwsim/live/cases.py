@@ -103,16 +103,11 @@ def timed_cases(short: bool) -> list[Case]:
     """Models to time, every second of them like Llama; a quarter of them in the short run."""
     found = []
     for place, (hidden, seq_len, batch, layers, vocab) in enumerate(STEPS):
-        llama = {
-            "gated": True,
-            "norm": "rmsnorm",
-            "positions": "rope",
-            "kv_heads": max(hidden // 128, 1),
-            "ffn": 5 * hidden // 2,
-        }
-        name = f"{'llama' if place % 2 else 'gpt'}-{hidden}-{seq_len}"
-        shape = {"name": name, "layers": layers, "hidden": hidden, "heads": hidden // 64, "vocab": vocab}
-        fields = shape | (llama if place % 2 else {"max_positions": seq_len})
+        name, heads = f"{'llama' if place % 2 else 'gpt'}-{hidden}-{seq_len}", hidden // 64
+        shape = {"name": name, "layers": layers, "hidden": hidden, "heads": heads, "vocab": vocab}
+        shared = heads if heads % 2 else heads // 2
+        gated = {"gated": True, "norm": "rmsnorm", "positions": "rope", "kv_heads": shared, "ffn": 3 * hidden}
+        fields = shape | (gated if place % 2 else {"max_positions": seq_len})
         found.append(Case("step times", name, fields, seq_len, batch))
     return found[:: 4 if short else 1]
 
