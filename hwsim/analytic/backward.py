@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.analytic.setting import Setting, is_tied
+from hwsim.analytic.setting import Setting
 from hwsim.formulas.types import Numeric
 from hwsim.ops.operator import Operator, total
 from hwsim.ops.plan import Plan
@@ -43,7 +43,7 @@ def events(setting: Setting, plan: Whole, kinds: Sequence[Sequence[LayerKind]]) 
     m, z = p.model, p.sizes
     table = z.vocab * (m.embedding_dim or m.hidden) * gradient
     logits = z.tokens * z.vocab * p.formats.autograd.loss_bytes
-    tied = is_tied(m)
+    tied = m.is_tied
     adam = setting.job.optimizer == "adam"
     return Events(
         head=logits + table + z.tokens * m.hidden * p.formats.activation,
@@ -86,7 +86,7 @@ def _softmax_bytes(p: Plan, operators: Sequence[Operator], name: str) -> Numeric
 def _mlp_bytes(p: Plan, gradient: float) -> Numeric:
     """The more of two moments of a layer's MLP: its activation's gradients, or its last multiply with its weight's."""
     m, z, e = p.model, p.sizes, p.formats.activation
-    inner, rows, gate = z.ffn, z.tokens, 2.0 if m.gated else 1.0
+    inner, rows, gate = z.ffn, z.tokens, m.gate
     if p.kind.experts:
         inner, rows = z.expert_ffn, z.tokens * m.experts_per_token
     widest = np.maximum(rows * inner * gate * e, rows * inner * e + inner * m.hidden * gradient)

@@ -15,6 +15,7 @@ from hwsim.analytic.blocks import FULL, NOTHING, SELECTIVE
 from hwsim.analytic.communication import (
     boundary_collectives,
     data_collectives,
+    data_sizes,
     expert_collectives,
     held_by,
     tied_collective,
@@ -24,7 +25,7 @@ from hwsim.analytic.memory import Share, stage_share
 from hwsim.analytic.setting import Setting, model_plan
 from hwsim.formulas.collectives import wire_bytes
 from hwsim.formulas.types import Numeric
-from hwsim.ops.axes import data, expert
+from hwsim.ops.axes import data
 from hwsim.ops.block import position_parameters
 from hwsim.ops.operator import Operator
 from hwsim.ops.work import Collective
@@ -89,14 +90,8 @@ Listed = Iterator[tuple[str, Collective, Numeric]]
 
 def _sizes(setting: Setting, s: Strategies) -> dict[str, Numeric]:
     """Members of every group."""
-    two = np.minimum(s.pp, 2.0)
-    sizes: dict[str, Numeric] = {"tp": s.tp, "cp": s.cp, "ep": s.ep, "etp": s.etp, "send": two, "tied": two}
-    sizes["partial"] = s.tp
-    sizes |= {"data": s.dp * s.cp, "shard": s.shard, "replica": data.replicas(s)}
-    if setting.model.experts:
-        sizes |= {"expert data": expert.copies(s), "expert shard": expert.shard(s)}
-        sizes["expert replica"] = sizes["expert data"] / sizes["expert shard"]
-    return sizes
+    sizes = data_sizes(setting, s)
+    return sizes | {"tp": s.tp, "cp": s.cp, "ep": s.ep, "etp": s.etp, "tied": sizes["send"], "partial": s.tp}
 
 
 def _in_blocks(setting: Setting, s: Strategies, share: Share) -> Listed:
@@ -173,7 +168,7 @@ def _partial(setting: Setting, s: Strategies, share: Share) -> Listed:
         pairs = zip(kinds, others, strict=True)
         layers.append(sum(count / segment.layers * _common(a, b) for (_, count, a), (_, _, b) in pairs))
     positions = position_parameters(plan.decoder)
-    held = share.of(layers, start + positions, end) * setting.job.framework.reduce_bytes
+    held = share.of(layers, start + positions, end) * setting.job.reduce_bytes
     yield "partial", Collective("all_reduce", "partial", held * s.sequence_parallel), 1.0
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from hwsim.analytic.blocks import Machine, Pace, Weights, block_weights, mean_cost
 from hwsim.analytic.memory import Share, StageBlocks, expert_fraction, gathered_bytes, stage_shares
 from hwsim.analytic.setting import Setting, model_plan, tied_parameters
+from hwsim.costs.network import Group
 from hwsim.formulas.collectives import wire_bytes
 from hwsim.formulas.training import adam_bytes, exposed_s
 from hwsim.formulas.types import Numeric
@@ -65,9 +66,7 @@ class DataBytes:
 
 def data_talk(setting: Setting, s: Strategies) -> DataTalk:
     """Cost the collectives of the data-parallel group and the weight update."""
-    groups = setting.network.step_groups(s)
-    if setting.model.experts:
-        groups |= setting.network.expert_groups(s, expert.copies(s), expert.shard(s))
+    groups = setting.network.step_groups(s) | expert_groups(setting, s)
     machine = Machine(setting.device, setting.network, groups, 0.0)
     held = stage_held(setting, s)
     dense, again = (_most([getattr(stage, name) for stage in held]) for name in ("dense", "again"))
@@ -81,6 +80,13 @@ def data_talk(setting: Setting, s: Strategies) -> DataTalk:
     reduce, scatter, replica, gather, again_s = seconds
     tied_s = machine.collective_s(tied_collective(setting, s))
     return DataTalk(reduce, scatter, replica, gather, again_s, tied_s, update_s(setting, updated))
+
+
+def expert_groups(setting: Setting, s: Strategies) -> dict[str, Group]:
+    """The groups of experts on the network; none for a dense model."""
+    if not setting.model.experts:
+        return {}
+    return setting.network.expert_groups(s, expert.copies(s), expert.shard(s))
 
 
 def _collective_s(machine: Machine, works: Sequence[Collective]) -> list[Numeric]:
@@ -158,13 +164,19 @@ def tied_collective(setting: Setting, s: Strategies) -> Collective:
     return Collective("all_reduce", "send", gradients * (s.pp > 1))
 
 
-def data_bytes(setting: Setting, s: Strategies) -> DataBytes:
-    """Bytes per step of the collectives of the data-parallel group, for the stage that sends most."""
-    sizes = {"data": s.dp * s.cp, "shard": s.shard, "replica": data.replicas(s), "send": np.minimum(s.pp, 2.0)}
+def data_sizes(setting: Setting, s: Strategies) -> dict[str, Numeric]:
+    """Members of every group that talks once per step."""
+    two = np.minimum(s.pp, 2.0)
+    sizes: dict[str, Numeric] = {"data": s.dp * s.cp, "shard": s.shard, "replica": data.replicas(s), "send": two}
     if setting.model.experts:
         sizes |= {"expert data": expert.copies(s), "expert shard": expert.shard(s)}
         sizes["expert replica"] = sizes["expert data"] / sizes["expert shard"]
-    count = data.rounds(s)
+    return sizes
+
+
+def data_bytes(setting: Setting, s: Strategies) -> DataBytes:
+    """Bytes per step of the collectives of the data-parallel group, for the stage that sends most."""
+    sizes, count = data_sizes(setting, s), data.rounds(s)
 
     def sent(work: Collective) -> Numeric:
         return wire_bytes(work.kind, work.total_bytes, sizes[work.axis])

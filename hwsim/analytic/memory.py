@@ -269,7 +269,7 @@ def _stage_memory(blocks: StageBlocks, share: Share, s: Strategies, job: Trainin
     few = HELD_LAYERS * _largest(blocks, share, "parameters")
     if "optimizer" in job.offload:
         parts["optimizer"] = np.zeros_like(groups)
-        parts["gradients"] = np.minimum(parts["gradients"], few * framework.gradient_bytes)
+        parts["gradients"] = np.minimum(parts["gradients"], few * job.gradient_bytes)
     if "weights" in job.offload:
         parts["weights"] = np.minimum(parts["weights"], few * job.numbers.wire)
     lasting = parts["weights"] + parts["gradients"] + parts["optimizer"] + parts["runtime"]

@@ -110,12 +110,7 @@ def model_plan(setting: Setting, s: Strategies) -> Whole:
     return whole(setting.model, s, setting.formats, setting.habits, lengths, quiet)
 
 
-def is_tied(model: Model) -> bool:
-    """Whether the head multiplies by the token table."""
-    return model.tied_embeddings and model.head in ("lm", "mlm") and not model.patch
-
-
 def tied_parameters(setting: Setting, s: Strategies) -> Numeric:
     """Embedding rows on one device that the LM head shares; none where it has its own."""
     model = setting.model
-    return tensor.local_vocab(model.vocab, s) * (model.embedding_dim or model.hidden) * float(is_tied(model))
+    return tensor.local_vocab(model.vocab, s) * (model.embedding_dim or model.hidden) * float(model.is_tied)

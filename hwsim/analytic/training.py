@@ -18,6 +18,7 @@ from hwsim.analytic.communication import (
     SendTalk,
     data_bytes,
     data_talk,
+    expert_groups,
     exposed_data,
     exposed_sends,
     send_talk,
@@ -47,7 +48,7 @@ from hwsim.ops import block as block_ops
 from hwsim.ops.axes import context, data, expert, tensor
 from hwsim.ops.axes import pipeline as pipeline_axis
 from hwsim.ops.plan import Plan
-from hwsim.ops.stacks import segments
+from hwsim.ops.stacks import count_layers, stacks
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
 
@@ -151,8 +152,7 @@ class TrainingColumns:
         sent |= {"replica": dp.replica, "send": dp.tied}
         parts += [(value, net.ring_shares(groups[name])) for name, value in sent.items()]
         if self.setting.model.experts:
-            experts = net.expert_groups(s, expert.copies(s), expert.shard(s))
-            parts.append((self.traffic_bytes["ep"], net.exchange_shares(experts["ep"])))
+            parts.append((self.traffic_bytes["ep"], net.exchange_shares(expert_groups(self.setting, s)["ep"])))
         result: dict[str, Numeric] = {}
         for value, shares in parts:
             for tier, share in shares.items():
@@ -162,10 +162,9 @@ class TrainingColumns:
 
 def illegal(model: Model, s: Strategies) -> dict[str, Numeric]:
     """Every reason against a strategy, as masks that broadcast to the shape of the strategies."""
-    layers = sum(segment.layers for segment in segments(model))
-    stacks = [stack for stack in (model, model.encoder, model.vision and model.vision.tower) if stack]
+    layers = count_layers(model)
     found = data.illegal(s) | context.illegal(s) | pipeline_axis.illegal(layers, s) | expert.illegal(model, s)
-    for stack in stacks:
+    for stack in stacks(model):
         for reason, mask in tensor.illegal(stack, s).items():
             found[reason] = found.get(reason, False) | mask
     return found
@@ -211,7 +210,7 @@ def evaluate(setting: Setting, s: Strategies) -> TrainingColumns:
         strategies=s,
         time_s=time_s,
         step_time_s=step,
-        memory_bound_s=steps * micro_batch.memory_bound_s + gradients.optimizer_s,
+        memory_bound_s=steps * micro_batch.memory_bound_s + time_s["optimizer"],
         memory=memory(blocks, shares, s, setting.job, setting.hardware.accelerator),
         traffic_bytes={
             "tp": steps * busiest(blocks, shares, "tp_bytes", received(s, shares, sends.regather_bytes)),
@@ -244,7 +243,7 @@ def offload_s(setting: Setting, s: Strategies, stage: Stage, beat: Pace) -> Nume
         stage.share.weights(stage.blocks, which).trained * kept
         for which, kept in (("dense", data.kept_fraction(1, s)), ("experts", expert_fraction(1, s)))
     )
-    swapped = transfer_s(machine, updated * (job.framework.reduce_bytes + job.numbers.wire))
+    swapped = transfer_s(machine, updated * (job.reduce_bytes + job.numbers.wire))
     update = swapped + node_update_s(machine, updated, s.devices)
     return s.micro_batches * (forward + backward) + update * float("optimizer" in job.offload)
 
@@ -287,9 +286,7 @@ def stage_blocks(setting: Setting, s: Strategies) -> StageBlocks:
 def block_machine(setting: Setting, s: Strategies) -> Machine:
     """What durations of a block are asked of."""
     framework, net = setting.job.framework, setting.network
-    groups = net.axis_groups(s, ("tp", "cp"))
-    if setting.model.experts:
-        groups |= net.expert_groups(s, expert.copies(s), expert.shard(s))
+    groups = net.axis_groups(s, ("tp", "cp")) | expert_groups(setting, s)
     overlap = (framework.overlap_tensor, framework.overlap_experts)
     return Machine(setting.device, net, groups, framework.interference, *overlap)
 
@@ -299,7 +296,7 @@ def transient_bytes(kinds: list[Plan]) -> Numeric:
     most: Numeric = 0.0
     for plan in kinds:
         model, sizes = plan.model, plan.sizes
-        gate = 2.0 if model.gated else 1.0
+        gate = model.gate
         width = sizes.ffn * gate
         if plan.kind.experts:
             routed = model.experts_per_token * plan.s.etp * sizes.expert_ffn * gate / plan.s.tp

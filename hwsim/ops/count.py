@@ -85,7 +85,7 @@ def parameters(model: Model) -> Parameters:
     kinds = [(count, operators) for _, found in plans.layers() for _, count, operators in found]
     ends = [*plans.start(), *plans.end()]
     table = model.vocab * (model.embedding_dim or model.hidden)
-    shared = table if model.tied_embeddings and model.head in ("lm", "mlm") and not model.patch else 0
+    shared = table if model.is_tied else 0
     everything = sum(count * int(total(ops, "parameters")) for count, ops in kinds) + int(total(ends, "parameters"))
     active = sum(count * _active(ops, model) for count, ops in kinds) + _active(ends, model)
     read = sum(each.layers * each.weights for each in multiplies(model))

@@ -25,7 +25,7 @@ bandwidth (SimuMax measured 0.50 of 8 TB/s on B200, streaming kernels reach 0.88
 def mlp_part(p: Plan) -> list[Operator]:
     """Norm, up (and gate) projection, activation, down projection, residual add."""
     m, z = p.model, p.sizes
-    columns = z.ffn * (2.0 if m.gated else 1.0)
+    columns = z.ffn * m.gate
     up = p.linear("mlp up", z.tokens, columns, m.hidden, m.mlp_bias, p.entered_rows, parts=1 + m.gated)
     down = p.linear("mlp down", z.tokens, m.hidden, z.ffn, m.mlp_bias, z.tokens)
     return [
@@ -51,7 +51,7 @@ def expert_part(p: Plan) -> list[Operator]:
     padded = (p.habits.capacity or p.habits.imbalance) * routed * p.s.etp
     each, autograd = padded / z.experts, p.formats.autograd
     kept = padded * width * e * autograd.expert_outputs
-    gathered, columns = padded * width, z.expert_ffn * (2.0 if m.gated else 1.0)
+    gathered, columns = padded * width, z.expert_ffn * m.gate
     copies = Copies(z.experts, 1.0 if p.habits.grouped else z.experts)
     up = p.linear("expert up", each, columns, m.hidden, m.mlp_bias, padded, copies)
     down = p.linear("expert down", each, m.hidden, z.expert_ffn, m.mlp_bias, padded, copies)
@@ -90,7 +90,7 @@ def router(p: Plan, rows: Numeric) -> Operator:
 def shared_experts(p: Plan) -> list[Operator]:
     """A dense MLP that every token goes through."""
     m, z = p.model, p.sizes
-    columns = z.shared_ffn * (2.0 if m.gated else 1.0)
+    columns = z.shared_ffn * m.gate
     up = p.linear("shared up", z.tokens, columns, m.hidden, m.mlp_bias, parts=1 + m.gated)
     down = p.linear("shared down", z.tokens, m.hidden, z.shared_ffn, m.mlp_bias, z.tokens)
     gate = p.linear("shared gate", z.residual_tokens, 1.0, m.hidden, False)

@@ -46,6 +46,16 @@ def segments(model: Model) -> tuple[Segment, ...]:
     return tuple(found + _stack("decoder", model, cross=model.encoder is not None))
 
 
+def count_layers(model: Model) -> int:
+    """Layers of all stacks."""
+    return sum(segment.layers for segment in segments(model))
+
+
+def stacks(model: Model) -> list[Model]:
+    """The shape of every stack: decoder, encoder, vision tower."""
+    return [stack for stack in (model, model.encoder, model.vision and model.vision.tower) if stack]
+
+
 def _stack(name: str, model: Model, cross: bool) -> list[Segment]:
     rest = model.layers - model.dense_layers
     mixed = (rest if model.expert_layers is None else model.expert_layers) if model.experts else 0

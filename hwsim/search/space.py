@@ -19,7 +19,7 @@ from hwsim.costs.network import AXES, axis_stride
 from hwsim.errors import UsageError, did_you_mean, shorten
 from hwsim.formulas.pipeline import SCHEDULES
 from hwsim.ops.axes.tensor import divided_widths
-from hwsim.ops.stacks import segments
+from hwsim.ops.stacks import count_layers, stacks
 from hwsim.specs.job import MODULES
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import CODES, ORDERS, RECOMPUTES, Strategies
@@ -181,9 +181,8 @@ def factorisations(
     def drop(rule: str, count: int) -> None:
         dropped[rule] = dropped.get(rule, 0) + count
 
-    layers = sum(segment.layers for segment in segments(model))
-    stacks = [stack for stack in (model, model.encoder, model.vision and model.vision.tower) if stack]
-    widths = gcd(*(width for stack in stacks for width in divided_widths(stack)))
+    layers = count_layers(model)
+    widths = gcd(*(width for stack in stacks(model) for width in divided_widths(stack)))
     for tp in pinned("tp", devices):
         rest = devices // tp
         if widths % tp:
@@ -229,7 +228,7 @@ def build_space(model: Model, devices: int, global_batch: int, seq_len: int, pin
 
     meshes, dropped = factorisations(model, devices, global_batch, seq_len, pins)
     depths = sorted({pp for _, _, _, pp in meshes})
-    layers = sum(segment.layers for segment in segments(model))
+    layers = count_layers(model)
     chunks = sorted({d for pp in depths if pp > 1 for d in divisors(-(-layers // pp))} | {1})
     shardings = [(0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (3.0, 0.0), (3.0, float(node_devices))]
     shardings = [pair for pair in shardings if pair[0] in pins.get("zero", (pair[0],))]

@@ -158,6 +158,16 @@ class Model(Spec):
         return self.kv_rank > 0
 
     @property
+    def is_tied(self) -> bool:
+        """Whether the head multiplies by the token table."""
+        return self.tied_embeddings and self.head in ("lm", "mlm") and not self.patch
+
+    @property
+    def gate(self) -> float:
+        """Matrices by which an MLP widens a token: 2 where one gates the other."""
+        return 2.0 if self.gated else 1.0
+
+    @property
     def attention_dim(self) -> float:
         """Width of a head as attention kernels see it: the mean of keys and values where those differ."""
         return 0.5 * (self.nope_dim + self.rope_dim + self.v_dim) if self.is_mla else float(self.head_dim)
