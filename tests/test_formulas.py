@@ -22,6 +22,7 @@ import pytest
 
 from hwsim import formulas
 from hwsim.formulas.attention import AttentionMachine
+from hwsim.formulas.experts import ExpertsMachine, Routing
 from hwsim.formulas.gemm import GemmMachine
 from hwsim.formulas.pipeline import INTERLEAVED, SCHEDULES
 from hwsim.formulas.stream import StreamMachine
@@ -121,8 +122,47 @@ def _attention_machine(d: Draw) -> AttentionMachine:
         d.real(1e6, 1e21), d.real(1e6, 1e18), d.whole(1, 10**5), d.real(0, 1e12), d.real(1e-4, 1), d.real(1e-4, 1),
         d.whole(0, 10**5), d.whole(1, 4096), d.whole(0, 10**5), d.real(0, 10), d.real(1e-4, 1), d.real(0, 1e4),
         d.real(0, 1e4), d.real(0, 1e4), d.real(1, 100), d.whole(1, 4096), d.whole(1, 4096), d.whole(1, 10**5),
-        d.whole(0, 10**5), d.pick(0, 0, 128, 512),
+        d.whole(0, 10**5), d.pick(0, 0, 128, 512), d.pick(256, 10**6), d.real(1, 100), d.real(0.1, 10),
     )  # fmt: skip
+
+
+def _experts_machine(d: Draw) -> ExpertsMachine:
+    return ExpertsMachine(
+        d.real(1e6, 1e21), d.real(1e6, 1e18), d.real(1e-4, 1), d.real(0, 1e4), d.real(1e-4, 1), d.real(0, 1e4),
+        d.real(0, 1e-3), d.real(0, 1e4), d.real(0, 100), d.real(0, 1), d.real(0, 100),
+    )  # fmt: skip
+
+
+def _popularity(d: Draw) -> Row:
+    experts = d.whole(1, 10**5)
+    topk = np.minimum(d.whole(1, 256), experts)
+    return {
+        "tokens": d.whole(0, 10**8),
+        "experts": experts,
+        "topk": topk,
+        "skew": d.pick(-1, 0, 0.5, 1, 1.01, 1.2, 2, 3),
+    }
+
+
+def _routed(d: Draw) -> Row:
+    found = _popularity(d)
+    held = np.minimum(d.whole(1, 10**5), found["experts"])
+    return found | {"total_experts": found["experts"], "experts": held}
+
+
+def _expert(d: Draw) -> Row:
+    return {"hidden": d.whole(0, 10**6), "ffn": d.whole(0, 10**6), "gated": d.pick(0, 1)}
+
+
+def _fused_experts(d: Draw) -> Row:
+    routed = Routing(d.real(0, 1e12), d.real(0, 1e5), d.real(0, 1e12))
+    machine = _experts_machine(d)
+    return {
+        "tokens": d.whole(0, 10**8),
+        "routed": routed,
+        "weight_bytes": d.pick(0.5, 1, 2),
+        "machine": machine,
+    } | _expert(d)
 
 
 def _multiply(d: Draw) -> Row:
@@ -130,7 +170,7 @@ def _multiply(d: Draw) -> Row:
 
 
 def _elements(d: Draw) -> Row:
-    return {"input_bytes": d.pick(0.5, 1, 2, 4, 8), "output_bytes": d.pick(0.5, 1, 2, 4, 8)}
+    return {name: d.pick(0.5, 1, 2, 4, 8) for name in ("input_bytes", "output_bytes", "weight_bytes")}
 
 
 def _attend(d: Draw) -> Row:
@@ -172,6 +212,25 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
     },
     "collectives.sent_share": lambda d: {"devices": d.whole(1, 10**7), "own_share": d.pick(-0.9, 0, 0.15, 1, 10)},
     "collectives.crowding": lambda d: {"devices": d.whole(1, 10**7), "sharing": d.real(0, 10)},
+    "experts.active_experts": _popularity,
+    "experts.rows_variation": _popularity,
+    "experts.busiest_share": lambda d: {"devices": d.whole(1, 10**5), "variance": d.real(0, 1e4)},
+    "experts.busiest_rows": _routed,
+    "experts.busiest_experts": _routed,
+    "experts.experts_flops": lambda d: {"rows": d.real(0, 1e12), **_expert(d)},
+    "experts.experts_bytes": lambda d: (
+        {"rows": d.real(0, 1e12), "active": d.real(0, 1e5), "weight_bytes": d.pick(0.5, 1, 2)} | _expert(d)
+    ),
+    "experts.experts_compute_s": lambda d: (
+        {"rows": d.real(0, 1e12), "active": d.real(0, 1e5), "machine": _experts_machine(d)} | _expert(d)
+    ),
+    "experts.experts_memory_s": _fused_experts,
+    "experts.experts_serial_s": lambda d: {
+        "hidden": d.whole(0, 10**6),
+        "ffn": d.whole(0, 10**6),
+        "machine": _experts_machine(d),
+    },
+    "experts.experts_s": _fused_experts,
     "gemm.gemm_flops": _multiply,
     "gemm.gemm_bytes": lambda d: _multiply(d) | _elements(d),
     "gemm.gemm_compute_s": lambda d: _multiply(d) | {"machine": _gemm_machine(d)},
@@ -192,6 +251,8 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
         "idle_w": d.real(0, 1e6),
         "unlimited_w": d.real(0, 1e6),
     },
+    "serving.accepted_tokens": lambda d: {"guesses": d.whole(0, 64), "acceptance": d.real(0, 0.999)},
+    "serving.cache_blocks": lambda d: {"tokens": d.whole(0, 10**9), "block_tokens": d.whole(1, 10**4)},
     "stragglers.slowest_of": lambda d: {"count": d.whole(1, 10**7), "delay": d.real(0, 10)},
     "stream.stream_s": lambda d: {
         "bytes_moved": d.real(0, 1e18),

@@ -17,7 +17,8 @@ FIT = "Fit"
 def fit(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of measured tables (kernels/gemm.csv.gz, ...).")],
     only: Annotated[
-        str | None, typer.Option("--only", help="Kinds: gemm,attention,stream,collectives.", rich_help_panel=FIT)
+        str | None,
+        typer.Option("--only", help="Kinds: gemm,attention,experts,latent,stream,collectives.", rich_help_panel=FIT),
     ] = None,
     profiles: Annotated[
         str, typer.Option("--profiles", help="Folder of the profiles to write into.", rich_help_panel=FIT)

@@ -10,14 +10,15 @@ import numpy as np
 
 from hwsim.errors import UsageError, did_you_mean
 from hwsim.formulas.attention import AttentionMachine, attention_backward_s, attention_forward_s
+from hwsim.formulas.experts import ExpertsMachine, experts_compute_s, experts_memory_s, experts_s, experts_serial_s
 from hwsim.formulas.gemm import GemmMachine, gemm_compute_s, gemm_memory_s, gemm_s, gemm_serial_s, joined_s
 from hwsim.formulas.power import sustained_share
 from hwsim.formulas.stream import StreamMachine, stream_s
 from hwsim.formulas.training import utilization
 from hwsim.formulas.types import Numeric
-from hwsim.ops.work import Attention, Collective, Gemm, Stream, Work
+from hwsim.ops.work import Attention, Collective, Experts, Gemm, Stream, Work
 from hwsim.specs.base import Spec
-from hwsim.specs.hardware import Accelerator
+from hwsim.specs.hardware import Accelerator, Library
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class Device:
     """Memory-bound kernels that were measured apart, by kind."""
     cached: AttentionMachine | None = None
     """Decode over a KV cache of another dtype; none: as `attention`."""
+    experts: Mapping[str, ExpertsMachine] = field(default_factory=dict)
+    """Fused experts by format, as far as they were measured; none: as `gemm` would have them."""
+    latent: AttentionMachine | None = None
+    """Multi-head latent attention; none: as `attention`."""
+    latent_cached: AttentionMachine | None = None
+    """The same for decode over a KV cache of another dtype; none: as `latent`."""
 
     def utilization(self, flops: Numeric, seconds: Numeric, devices: Numeric) -> Numeric:
         """Fraction of the dense peak of `devices` that `flops` in `seconds` amount to. [-]"""
@@ -43,26 +50,57 @@ class Device:
         attention = self.attention._replace(forward_efficiency=forward, backward_efficiency=backward)
         return replace(self, gemm=gemm, attention=attention)
 
+    def running(self, compute_share: float, memory_share: float, tile: float | None = None) -> Device:
+        """The same device inside an engine: multiplies reach these shares of their rates, with tiles up to `tile`;
+        weights come from memory, not from the cache where a benchmark's loop finds them.
+        """
+        gemm = self.gemm._replace(
+            efficiency=self.gemm.efficiency * compute_share,
+            memory_efficiency=self.gemm.memory_efficiency * memory_share,
+            tile=self.gemm.tile if tile is None else min(tile, self.gemm.tile),
+            weight_cache_gain=1.0,
+        )
+        return replace(self, gemm=gemm)
+
+    def casting_like(self, plain: Device) -> Device:
+        """The same device where inputs come cast by the kernel before: no time of their own for it."""
+        latency_s = min(self.gemm.latency_s, plain.gemm.latency_s)
+        return replace(self, gemm=self.gemm._replace(latency_s=latency_s, cast_bytes=0.0, cast_row_s=0.0))
+
     def seconds(self, work: Work) -> Numeric:
         """Device time of one kernel; a collective takes none here. [s]"""
         if isinstance(work, Gemm):
-            return gemm_s(work.m, work.n, work.k, self.gemm, work.batch, work.input_bytes, work.output_bytes)
+            sizes = (work.m, work.n, work.k, self.gemm, work.batch)
+            return gemm_s(*sizes, work.input_bytes, work.output_bytes, work.weight_bytes)
         if isinstance(work, Attention):
             return self._attention_s(work)
+        if isinstance(work, Experts):
+            layer = (work.tokens, work.routing, work.hidden, work.ffn, work.gated, work.weight_bytes)
+            return experts_s(*layer, self._experts(work))
         if isinstance(work, Stream):
             machine = self.kinds.get(work.kind or "", self.stream)
             return np.where(np.asarray(work.memory_bytes) > 0, stream_s(work.memory_bytes, machine), 0.0)
         return 0.0
 
+    def _experts(self, work: Experts) -> ExpertsMachine:
+        """What runs some experts."""
+        measured = (self.experts[kind] for kind in experts_kinds(work) if kind in self.experts)
+        return next(measured, None) or experts_like(self.gemm)
+
     def _attention_s(self, work: Attention) -> Numeric:
-        shape = (work.batch, work.q_len, work.kv_len, work.heads, work.kv_heads, work.head_dim, work.causal)
+        """A few queries that share latents are rows of one head more: kernels pack them like the heads. [s]"""
+        q_len, heads = (1.0, work.heads * work.q_len) if work.shared else (work.q_len, work.heads)
+        shape = (work.batch, q_len, work.kv_len, heads, work.kv_heads, work.width, work.causal)
         if work.backward:
             return attention_backward_s(*shape, self.attention)
-        kv_bytes = work.element_bytes if work.kv_bytes is None else work.kv_bytes
-        seconds = attention_forward_s(*shape, self.attention, kv_bytes)
-        if self.cached is None:
+        usual, cached = self.attention, self.cached
+        if work.value_dim is not None and self.latent is not None:
+            usual, cached = self.latent, self.latent_cached
+        kv_bytes = work.cached_bytes
+        seconds = attention_forward_s(*shape, usual, kv_bytes)
+        if cached is None:
             return seconds
-        return np.where(np.less_equal(work.q_len, 1.0), attention_forward_s(*shape, self.cached, kv_bytes), seconds)
+        return np.where(np.less_equal(q_len, 1.0), attention_forward_s(*shape, cached, kv_bytes), seconds)
 
     def cost(self, work: Work) -> tuple[Numeric, Numeric]:
         """Device time of a kernel, and the same again if memory holds it back, else 0. [s]"""
@@ -71,26 +109,82 @@ class Device:
             return seconds, seconds
         if isinstance(work, Gemm):
             compute = gemm_compute_s(work.m, work.n, work.k, self.gemm, work.batch)
-            memory = gemm_memory_s(work.m, work.n, work.k, self.gemm, work.batch, work.input_bytes, work.output_bytes)
+            sizes = (work.m, work.n, work.k, self.gemm, work.batch)
+            memory = gemm_memory_s(*sizes, work.input_bytes, work.output_bytes, work.weight_bytes)
             serial = gemm_serial_s(work.m, work.k, self.gemm, work.batch)
             seconds = joined_s(compute, memory, serial, self.gemm.floor_s)
             return seconds, np.where(memory > compute, seconds, 0.0)
+        if isinstance(work, Experts):
+            routed, machine, widths = work.routing, self._experts(work), (work.hidden, work.ffn, work.gated)
+            compute = experts_compute_s(routed.rows, routed.active, *widths, machine)
+            memory = experts_memory_s(work.tokens, routed, *widths, work.weight_bytes, machine)
+            seconds = joined_s(compute, memory, experts_serial_s(work.hidden, work.ffn, machine), 0.0)
+            return seconds, np.where(memory > compute, seconds, 0.0)
         return self.seconds(work), 0.0
+
+    def limits_s(self, flops: Numeric, memory_bytes: Numeric) -> tuple[Numeric, Numeric]:
+        """Data-sheet time of the matrix units alone, and of the memory alone. [s]"""
+        return flops / self.gemm.peak_flops_per_s, memory_bytes / self.gemm.bandwidth_bytes_per_s
 
     def limit_s(self, work: Work) -> Numeric:
         """The data-sheet roofline of the kernel: no machine does it faster. [s]"""
         if isinstance(work, Collective):
             return 0.0
-        return np.maximum(work.flops / self.gemm.peak_flops_per_s, work.memory_bytes / self.gemm.bandwidth_bytes_per_s)
+        return np.maximum(*self.limits_s(work.flops, work.memory_bytes))
 
 
+PACKED = 0.8
+"""Weights narrower than this share of what is multiplied by them are unpacked as they come."""
+EXPERTS_NEAR = {
+    "fp8": ("fp8_block",), "fp8_block": ("fp8",), "int4": ("mxfp4",), "mxfp4": ("int4",),
+    "fp4": ("mxfp4_fp8", "fp8_block"), "mxfp4_fp8": ("fp4", "fp8_block"),
+}  # fmt: skip
+"""Formats of experts whose curves stand in for one that was not measured, before that of half precision does."""
+EXPERT_SHARE, EXPERT_LATENCIES, EXPERT_PASSES, EXPERT_TOKEN_PASSES, EXPERT_REMOTE = 0.53, 15.0, 1.6, 4.6, 0.07
+"""Experts where they were not measured: their efficiency over that of plain multiplies, their fixed time in latencies
+of one, passes of rows and tokens, share of rows elsewhere. Medians of 15 measured curves (6 devices, bf16)."""
 HALF = "bf16"
 """The dtype that a curve without a dtype of its own stands for."""
 
 
+def experts_kinds(work: Experts) -> tuple[str, ...]:
+    """Formats whose kernels may run some experts: their own, else what the widths of their elements suggest."""
+    if work.kind is not None:
+        return (work.kind,)
+    narrow = work.input_bytes < 2.0
+    if work.weight_bytes < PACKED * work.input_bytes:
+        return ("mxfp4_fp8",) if narrow else ("int4", "mxfp4")
+    return (("fp4",) if work.input_bytes < 1.0 else ("fp8_block", "fp8")) if narrow else (HALF,)
+
+
+def experts_like(gemm: GemmMachine) -> ExpertsMachine:
+    """Experts of a device whose plain multiplies alone are known."""
+    return ExpertsMachine(
+        peak_flops_per_s=gemm.peak_flops_per_s,
+        bandwidth_bytes_per_s=gemm.bandwidth_bytes_per_s,
+        efficiency=gemm.efficiency * EXPERT_SHARE,
+        pad_rows=0.0,
+        memory_efficiency=gemm.memory_efficiency,
+        latency_s=EXPERT_LATENCIES * gemm.latency_s,
+        passes=EXPERT_PASSES,
+        remote_share=EXPERT_REMOTE,
+        token_passes=EXPERT_TOKEN_PASSES,
+    )
+
+
+def half_dtype(accelerator: Accelerator) -> str:
+    """The half precision that a device multiplies in; single where it has none."""
+    return first_dtype(accelerator, ("bf16", "fp16", "fp32"))
+
+
+def first_dtype(accelerator: Accelerator, names: Sequence[str]) -> str:
+    """The first of some dtypes that a device has a rate for; the first of all where it has none."""
+    return next((name for name in names if getattr(accelerator.peak, name, None)), names[0])
+
+
 def launches(work: Work) -> Numeric:
     """Kernels the host enqueues for one piece of work."""
-    return work.kernels if isinstance(work, Stream | Gemm) else 1.0
+    return work.kernels if isinstance(work, Stream | Gemm | Experts) else 1.0
 
 
 def device(
@@ -148,7 +242,39 @@ def device(
         kinds={str(kind): _bind(StreamMachine, curve, shared) for kind, curve in streams.kinds.items()},
         cached=fused(cache) if cache and cache != compute else None,
     )
+    latent = _latent(accelerator, known, cache or compute, shared)
+    result = replace(result, experts=_experts(accelerator, known, shared), latent=latent[0], latent_cached=latent[1])
     return result.at_clock(_clock_share(accelerator)) if training else result
+
+
+def _experts(accelerator: Accelerator, known: Sequence[Library], given: dict[str, float]) -> dict[str, ExpertsMachine]:
+    """Machines of fused experts by format: the first library's that measured it, or the device's; else the nearest."""
+    curves = [curve for curve in (*(each.experts for each in known), accelerator.kernels.experts) if curve]
+    peaks, found = accelerator.peak, {}
+    half = peaks.bf16 or peaks.fp16
+    rates = {"fp8": peaks.fp8, "fp8_block": peaks.fp8, "mxfp4_fp8": peaks.fp8, "fp4": peaks.fp4}
+    for kind in (HALF, *EXPERTS_NEAR) if curves else ():
+        order: tuple[Any, ...] = (kind, *EXPERTS_NEAR.get(kind, ()), HALF)
+        fit = next((curve.dtypes[name] for name in order for curve in curves if name in curve.dtypes), None)
+        rate = rates.get(kind, half)
+        if fit is not None and rate:
+            found[kind] = _bind(ExpertsMachine, fit, given | {"peak_flops_per_s": rate})
+    return found
+
+
+def _latent(
+    accelerator: Accelerator, known: Sequence[Library], cache: str, given: dict[str, float]
+) -> tuple[AttentionMachine | None, AttentionMachine | None]:
+    """Machines of multi-head latent attention, in half precision and with a cache in `cache`, as far as measured."""
+    curves = [curve for curve in (*(each.latent for each in known), accelerator.kernels.latent) if curve]
+    if not curves:
+        return None, None
+    peaks = {name: value for name, value in accelerator.peak.model_dump().items() if value}
+    half = peaks.get("bf16") or peaks.get("fp16") or max(peaks.values())
+    narrow: list[Any] = [curve.dtypes[name] for curve in curves for name in curve.dtypes if name == cache]
+    usual = _bind(AttentionMachine, curves[0], given | {"peak_flops_per_s": half})
+    rate = {"peak_flops_per_s": peaks.get(cache, half)}
+    return usual, _bind(AttentionMachine, narrow[0], given | rate) if narrow else None
 
 
 def _clock_share(accelerator: Accelerator) -> float:
@@ -168,7 +294,7 @@ def _of_dtype(curve: Any, compute: str) -> Any:
     return curve.dtypes.get(compute, curve)
 
 
-MachineT = TypeVar("MachineT", GemmMachine, AttentionMachine, StreamMachine)
+MachineT = TypeVar("MachineT", GemmMachine, AttentionMachine, ExpertsMachine, StreamMachine)
 
 
 def _bind(machine: type[MachineT], curve: Spec, given: dict[str, float]) -> MachineT:

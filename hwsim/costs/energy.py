@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from hwsim.formulas.types import Numeric
 from hwsim.specs.hardware import Hardware
 
@@ -26,3 +28,25 @@ def energy_j(hardware: Hardware, devices: Numeric, seconds: Numeric, busy_s: Num
     per_device = seconds * (power.idle + host_power_w(hardware))
     per_device = per_device + above_idle * (busy_s * BUSY_SHARE + (seconds - busy_s) * WAITING_SHARE)
     return devices * per_device
+
+
+COMPUTE_SHARE, MEMORY_SHARE, AWAKE_SHARE = 0.75, 0.8, 0.22
+"""Power above idle while the matrix units run at their peak, while the memory does, and while any work is queued, as
+shares of TDP less idle; together never more than all of it. The last two fitted on ML.ENERGY v3 and Splitwise (33
+runs on H100, B200 and A100); the first leaves compute-bound prefill near the limit."""
+
+
+def serving_energy_j(
+    hardware: Hardware, devices: Numeric, seconds: Numeric, compute_s: Numeric, memory_s: Numeric
+) -> Numeric:
+    """Energy of the nodes for `seconds` in which a device does work of `compute_s` at its peak and `memory_s`. [J]"""
+    power = hardware.accelerator.power
+    share = AWAKE_SHARE + (COMPUTE_SHARE * compute_s + MEMORY_SHARE * memory_s) / np.maximum(seconds, 1e-12)
+    above = (power.tdp - power.idle) * np.minimum(share, 1.0)
+    return devices * seconds * (power.idle + above + host_power_w(hardware))
+
+
+def idle_power_w(hardware: Hardware) -> float:
+    """Power of a device that waits with a model in memory, and its share of the node. [W]"""
+    power = hardware.accelerator.power
+    return power.idle + AWAKE_SHARE * 0.5 * (power.tdp - power.idle) + host_power_w(hardware)

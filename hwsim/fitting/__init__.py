@@ -11,6 +11,8 @@ from hwsim.fitting.fitted import Fit
 KINDS = {
     "gemm": ("hwsim.fitting.gemm", "fit_gemms"),
     "attention": ("hwsim.fitting.attention", "fit_attention"),
+    "experts": ("hwsim.fitting.experts", "fit_experts"),
+    "latent": ("hwsim.fitting.latent", "fit_latent"),
     "stream": ("hwsim.fitting.stream", "fit_streams"),
     "collectives": ("hwsim.fitting.collectives", "fit_collectives"),
 }

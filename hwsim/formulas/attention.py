@@ -75,6 +75,12 @@ class AttentionMachine(NamedTuple):
         As `overhead_keys`, for a decode block.
     mask_keys
         Keys that a causal mask spares together or not at all, where that is more than `query_rows`.
+    split_keys
+        Shortest stretch of keys given to a unit of its own in a decode; as many as there are: keys are not split.
+    decode_passes
+        Times a decode moves its queries and outputs: once, more where parts are written out and combined.
+    decode_rate
+        Rate of a decode's multiplies over that of a prefill's, where libraries have a kernel of its own for it.
     """
 
     peak_flops_per_s: Numeric
@@ -97,6 +103,9 @@ class AttentionMachine(NamedTuple):
     packed_heads: Numeric
     decode_overhead_keys: Numeric
     mask_keys: Numeric = 0.0
+    split_keys: Numeric = SPLIT_KEYS
+    decode_passes: Numeric = 1.0
+    decode_rate: Numeric = 1.0
 
 
 def attended_pairs(q_len: Numeric, kv_len: Numeric, causal: Numeric) -> Numeric:
@@ -174,7 +183,7 @@ def _decode_pairs(batch: Numeric, kv_len: Numeric, heads: Numeric, kv_heads: Num
     lone = (group < 2.0) | (group > m.packed_heads)
     rows = np.where(lone, m.lone_rows, m.decode_rows * np.ceil(group / m.decode_rows))
     streams = 1.0 * batch * np.where(lone, heads, kv_heads)
-    part = np.maximum(kv_len * np.minimum(streams / m.units, 1.0), np.minimum(1.0 * kv_len, SPLIT_KEYS))
+    part = np.maximum(kv_len * np.minimum(streams / m.units, 1.0), np.minimum(1.0 * kv_len, m.split_keys))
     own = m.decode_overhead_keys
     pairs: Numeric = rows * (streams * (kv_len + own) + m.tail * m.units * (part + own))
     return pairs
@@ -230,14 +239,16 @@ def attention_forward_s(
     """
     pairs = _pairs(batch, q_len, kv_len, heads, kv_heads, causal, machine)
     width = np.sqrt(1.0 * head_dim * head_dim + 1.0 * machine.softmax_width * machine.softmax_width)
-    compute = 4.0 * width * pairs / (machine.peak_flops_per_s * machine.forward_efficiency)
+    many = np.greater(q_len, 1.0)
+    rate = machine.forward_efficiency * np.where(many, 1.0, machine.decode_rate)
+    compute = 4.0 * width * pairs / (machine.peak_flops_per_s * rate)
     moved = attention_bytes(batch, q_len, kv_len, heads, kv_heads, head_dim, kv_bytes)
     floor = moved / machine.bandwidth_bytes_per_s
     kept = np.minimum(np.maximum(2.0 - 2.0 * moved / np.maximum(machine.cache_bytes, 1.0), 0.0), 1.0)
-    many = np.greater(q_len, 1.0)
+    again = np.where(many, 0.0, machine.decode_passes - 1.0) * (4.0 * batch * head_dim * q_len * heads)
     passes = np.where(many, machine.prefill_passes, 1.0) / machine.memory_efficiency
-    memory = floor * passes * (1.0 - CACHE_GAIN * kept)
-    split = machine.split_latency_s * (1.0 - SPLIT_KEYS / np.maximum(kv_len, SPLIT_KEYS))
+    memory = (floor + again / machine.bandwidth_bytes_per_s) * passes * (1.0 - CACHE_GAIN * kept)
+    split = machine.split_latency_s * (1.0 - machine.split_keys / np.maximum(kv_len, machine.split_keys))
     fixed = machine.latency_s + split + machine.prefill_latency_s * many
     seconds: Numeric = np.maximum(fixed + np.sqrt(compute * compute + memory * memory), floor)
     return seconds

@@ -112,7 +112,13 @@ def gemm_flops(m: Numeric, n: Numeric, k: Numeric, batch: Numeric = 1.0) -> Nume
 
 
 def gemm_bytes(
-    m: Numeric, n: Numeric, k: Numeric, batch: Numeric, input_bytes: Numeric, output_bytes: Numeric
+    m: Numeric,
+    n: Numeric,
+    k: Numeric,
+    batch: Numeric,
+    input_bytes: Numeric,
+    output_bytes: Numeric,
+    weight_bytes: Numeric | None = None,
 ) -> Numeric:
     """Bytes through device memory when each operand moves once [bytes].
 
@@ -122,12 +128,16 @@ def gemm_bytes(
         Shape, and how many independent multiplies.
     input_bytes, output_bytes
         Size of one element of x and w, and of y [bytes].
+    weight_bytes
+        Size of one element of w where it is stored in another format [bytes].
 
     Examples
     --------
     >>> gemm_bytes(1024, 1024, 1024, 1.0, 2.0, 2.0)
     6291456.0
     """
+    if weight_bytes is not None:
+        return batch * (input_bytes * (1.0 * m * k) + weight_bytes * (1.0 * k * n) + output_bytes * (1.0 * m * n))
     inputs = input_bytes * (1.0 * m * k + 1.0 * k * n)
     return batch * (inputs + output_bytes * (1.0 * m * n))
 
@@ -176,8 +186,9 @@ def gemm_memory_s(
     batch: Numeric = 1.0,
     input_bytes: Numeric = 2.0,
     output_bytes: Numeric = 2.0,
+    weight_bytes: Numeric | None = None,
 ) -> Numeric:
-    """Time to move each operand once [s].
+    """Time to move each operand once; `weight_bytes` as for `gemm_bytes` [s].
 
     Examples
     --------
@@ -191,7 +202,7 @@ def gemm_memory_s(
     >>> round(1e6 * float(gemm_memory_s(1000, 1000, 1000, cached)), 3)
     4.0
     """
-    weights = input_bytes * batch * (1.0 * k * n)
+    weights = (input_bytes if weight_bytes is None else weight_bytes) * batch * (1.0 * k * n)
     activations = batch * (input_bytes * (1.0 * m * k) + output_bytes * (1.0 * m * n))
     cold = _cold_bytes(activations, CACHED_ACTIVATIONS * machine.cache_bytes, machine.cache_gain)
     cold = cold + _cold_bytes(weights, CACHED_WEIGHTS * machine.cache_bytes, machine.weight_cache_gain)
@@ -220,6 +231,7 @@ def gemm_s(
     batch: Numeric = 1.0,
     input_bytes: Numeric = 2.0,
     output_bytes: Numeric = 2.0,
+    weight_bytes: Numeric | None = None,
 ) -> Numeric:
     """Device time of ``batch`` independent multiplies y[m, n] = x[m, k] w[k, n] in one launch [s].
 
@@ -236,7 +248,7 @@ def gemm_s(
     973
     """
     compute = gemm_compute_s(m, n, k, machine, batch)
-    memory = gemm_memory_s(m, n, k, machine, batch, input_bytes, output_bytes)
+    memory = gemm_memory_s(m, n, k, machine, batch, input_bytes, output_bytes, weight_bytes)
     return joined_s(compute, memory, gemm_serial_s(m, k, machine, batch), machine.floor_s)
 
 

@@ -81,11 +81,13 @@ class Formats:
     """Of low-rank adapters beside frozen multiplies; 0: none."""
     unpack_bytes: float = 0.0
     """Moved per frozen weight to unpack it before each multiply; 0: it is stored as it is used."""
+    weight: float | None = None
+    """Of a weight that a multiply reads in another format than its input; none: in the same."""
 
     @property
     def outside(self) -> Formats:
         """Of what stands outside the layers: no adapters, nothing quantised."""
-        return replace(self, rank=0, unpack_bytes=0.0)
+        return replace(self, rank=0, unpack_bytes=0.0, weight=None)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def linear(
     count: Numeric = 1.0 if copies is None else copies.count
     kernels: Numeric = 1.0 if copies is None else copies.kernels
     inputs_gradient = Gemm(rows, inner, out, count, read, wrote, kernels=kernels)
-    forward = Gemm(rows, out, inner, count, read, wrote, kernels=kernels)
+    forward = Gemm(rows, out, inner, count, read, wrote, kernels=kernels, weight_bytes=formats.weight)
     matrix = count * out * inner if copies else 1.0 * out * inner
     biases = (count * out if copies else out) if bias else 0.0
     everything = matrix + biases

@@ -34,6 +34,8 @@ def norm_saved_bytes(p: Plan, rows: Numeric, width: int, kind: str) -> Numeric:
 def norm_streams(p: Plan, size: Numeric, kernels: int) -> tuple[Stream, Stream]:
     """Kernels of a normalisation of `size` bytes, forward and backward."""
     moved = size * p.formats.norm_passes
+    if p.habits.fused_residual and kernels == 1:
+        return Stream(4.0 * moved, kernels=kernels, kind="norm"), Stream(5.0 * moved, kernels=2, kind="norm")
     return Stream(2.0 * moved, kernels=kernels, kind="norm"), Stream(3.0 * moved, kernels=2, kind="norm")
 
 
@@ -63,6 +65,8 @@ def activation(name: str, p: Plan, inputs: Numeric, outputs: Numeric) -> Operato
 
 def residual(name: str, p: Plan) -> Operator:
     """Dropout (where the model has it) and residual add; backward also sums the two branches' gradients."""
+    if p.habits.fused_residual:
+        return Operator(name)
     elements, e = p.sizes.residual_tokens * p.model.hidden, p.formats.activation
     mask = elements * MASK_BYTES if p.model.dropout else 0.0
     branches = Stream(elements * 3.0 * e, kind="residual")

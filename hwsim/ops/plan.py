@@ -38,6 +38,22 @@ class Habits:
     """Devices that a token travels to once, whatever number of its experts they hold; 0: once per expert."""
     gathers_again: bool = True
     """What sequence parallelism gathers for a multiply is gathered again backward; if not, it is saved whole."""
+    fused_residual: bool = False
+    """A norm adds the residual stream in the same kernel."""
+    cache_passes: float = 0.0
+    """Times that a step moves the cached keys and values of every query head beside attending to them."""
+
+
+@dataclass(frozen=True)
+class Cached:
+    """What the queries of an inference step see: keys and values of a cache, their own among them."""
+
+    sequences: Numeric
+    queries: Numeric
+    """Of each sequence, the last of its keys."""
+    keys: Numeric
+    bytes: float
+    """Of a number in the cache."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,8 @@ class Plan:
     """Which of the model's stacks: decoder, encoder (whose token table is the decoder's) or vision."""
     source: Plan | None = None
     """The encoder that this decoder attends to."""
+    cached: tuple[Cached, ...] | None = None
+    """What an inference step attends to, kernel by kernel; none: whole sequences, to train on."""
 
     @cached_property
     def boundary(self) -> tensor.Boundary:

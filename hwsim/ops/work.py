@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwsim.formulas import attention, gemm
+from hwsim.formulas import attention, experts, gemm
 from hwsim.formulas.types import Numeric
-from hwsim.specs.hardware import CollectiveName, StreamKind
+from hwsim.specs.hardware import CollectiveName, ExpertsFormat, StreamKind
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Gemm:
     """Needs no successor: zero-bubble schedules move it into the bubble."""
     kernels: Numeric = 1.0
     """Launches that it takes."""
+    weight_bytes: float | None = None
+    """Of an element of w where it is stored in another format than x."""
 
     @property
     def flops(self) -> Numeric:
@@ -32,7 +34,65 @@ class Gemm:
     @property
     def memory_bytes(self) -> Numeric:
         """Device-memory traffic. [byte]"""
-        return gemm.gemm_bytes(self.m, self.n, self.k, self.batch, self.input_bytes, self.output_bytes)
+        sizes = (self.m, self.n, self.k, self.batch)
+        return gemm.gemm_bytes(*sizes, self.input_bytes, self.output_bytes, self.weight_bytes)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The experts of one device in one fused call: both multiplies of every expert that gets a row, the activation
+    between them, rows put in order before and summed after."""
+
+    tokens: Numeric
+    """Rows before they are copied to their experts: those of all devices that share the experts."""
+    topk: Numeric
+    """Experts that a row goes to, of all there are."""
+    experts: Numeric
+    """On this device."""
+    total_experts: Numeric
+    hidden: Numeric
+    ffn: Numeric
+    """Inner width of this device's part of an expert."""
+    gated: bool = True
+    input_bytes: float = 2.0
+    """Of an element of the rows as they are multiplied."""
+    weight_bytes: float = 2.0
+    """Of an element of the weights, scales included."""
+    kind: ExpertsFormat | None = None
+    """Format whose kernels run; none: what the widths of the elements suggest."""
+    skew: float = 0.0
+    """Exponent of the experts' popularity; 0: all alike; below: rows are dealt out evenly."""
+    kernels: Numeric = 5.0
+    """Launches: rows put in order, up, activation, down, rows summed."""
+
+    @property
+    def routing(self) -> experts.Routing:
+        """Rows and active experts of the busiest device."""
+        among = (self.tokens, self.topk, self.experts, self.total_experts, self.skew)
+        rows = experts.busiest_rows(*among)
+        return experts.Routing(rows, experts.busiest_experts(*among), self.tokens * self.topk - rows)
+
+    @property
+    def rows(self) -> Numeric:
+        """Rows of a device's experts together, the mean of the devices."""
+        return 1.0 * self.tokens * self.topk * (self.experts / self.total_experts)
+
+    @property
+    def active(self) -> Numeric:
+        """Experts of a device that get any row, the mean of the devices."""
+        active = experts.active_experts(self.tokens, self.total_experts, self.topk, self.skew)
+        return active * (self.experts / self.total_experts)
+
+    @property
+    def flops(self) -> Numeric:
+        """[FLOP]"""
+        return experts.experts_flops(self.rows, self.hidden, self.ffn, self.gated)
+
+    @property
+    def memory_bytes(self) -> Numeric:
+        """Weights of experts that get a row, and rows in and out of both multiplies. [byte]"""
+        widths = (self.hidden, self.ffn, self.gated, self.weight_bytes)
+        return experts.experts_bytes(self.rows, self.active, *widths)
 
 
 @dataclass(frozen=True)
@@ -50,19 +110,34 @@ class Attention:
     backward: bool = False
     kv_bytes: float | None = None
     """Of an element of the KV cache; default: of any other."""
+    value_dim: Numeric | None = None
+    """Width of a value where it is not that of a key, as in multi-head latent attention (MLA)."""
+    shared: bool = False
+    """Values are part of the keys (the latents of MLA): both are read at once."""
+
+    @property
+    def width(self) -> Numeric:
+        """Mean width of keys and values: what FLOPs, queries and outputs go by."""
+        return self.head_dim if self.value_dim is None else (self.head_dim + self.value_dim) / 2.0
+
+    @property
+    def cached_bytes(self) -> Numeric:
+        """Bytes of the cache per element of width, keys and values counted apart. [byte]"""
+        cached = self.element_bytes if self.kv_bytes is None else self.kv_bytes
+        return cached * self.head_dim / (2.0 * self.width) if self.shared else cached
 
     @property
     def flops(self) -> Numeric:
         """Executed: the backward kernel recomputes the scores, 2.5 times the forward. [FLOP]"""
-        forward = attention.attention_flops(self.batch, self.q_len, self.kv_len, self.heads, self.head_dim, self.causal)
+        forward = attention.attention_flops(self.batch, self.q_len, self.kv_len, self.heads, self.width, self.causal)
         return forward * (2.5 if self.backward else 1.0)
 
     @property
     def memory_bytes(self) -> Numeric:
         """Queries, keys, values and output once; twice as many tensors backward. [byte]"""
-        query = 1.0 * self.batch * self.q_len * self.heads * self.head_dim
-        key = 1.0 * self.batch * self.kv_len * self.kv_heads * self.head_dim
-        cached = self.element_bytes if self.kv_bytes is None else self.kv_bytes
+        query = 1.0 * self.batch * self.q_len * self.heads * self.width
+        key = 1.0 * self.batch * self.kv_len * self.kv_heads * self.width
+        cached = self.cached_bytes
         return (2.0 * query * self.element_bytes + 2.0 * key * cached) * (2.0 if self.backward else 1.0)
 
 
@@ -87,4 +162,4 @@ class Collective:
     hidden: bool = False
 
 
-Work = Gemm | Attention | Stream | Collective
+Work = Gemm | Experts | Attention | Stream | Collective

@@ -14,6 +14,10 @@ MOST = 1000.0
 """Errors beyond this many times the measurement are shown with an exponent."""
 RECORD = ("kind", "profile", "place", "rows", "outside_median", "outside_p90")
 """Columns of the record that the scoreboard reads."""
+KINDS = {
+    "gemm": "GEMM", "stream": "memory-bound kernels", "experts": "Experts", "latent": "latent attention",
+}  # fmt: skip
+"""Kernels as the record names them, where it does not by their field."""
 
 
 def record(fits: Sequence[Fit]) -> str:
@@ -36,6 +40,8 @@ def _records(fits: Sequence[Fit]) -> Iterator[tuple[str, Fit, Errors]]:
         if fit.parts and apart:
             for part, found in fit.parts.items():
                 yield f"{what} {part}{dtype}", fit, found
+        elif what == "Experts":  # the device's own curve is one of the libraries'
+            yield from [(f"{what}{dtype}", fit, fit.outside)] if apart else []
         elif not fit.parts and what != "attention":
             yield f"{what}{dtype}{of_library}", fit, fit.outside
         if fit.unseen:
@@ -47,9 +53,9 @@ def _what(path: Sequence[str]) -> tuple[str, str]:
     """The kernel and, for a multiply, its format."""
     if path[0] == "tiers":
         return "collectives" + (" of serving engines" if "libraries" in path else ""), ""
-    kind = next(name for name in ("gemm", "attention", "stream") if name in path)
+    kind = next(name for name in ("gemm", "attention", "experts", "latent", "stream") if name in path)
     narrow = path[path.index("dtypes") + 1] if "dtypes" in path else "bf16"
-    return {"gemm": "GEMM", "stream": "memory-bound kernels"}.get(kind, kind), f" {narrow}" * (kind != "stream")
+    return KINDS.get(kind, kind), f" {narrow}" * (kind != "stream")
 
 
 def fits_view(fits: Sequence[Fit]) -> list[object]:

@@ -13,19 +13,28 @@ from hwsim.specs.base import (
     BytesPerSecond,
     Count,
     FlopsPerSecond,
-    Fraction,
     Hertz,
     MemoryBytes,
     Name,
-    NaturalCount,
     RatedWatts,
     Ratio,
-    Seconds,
     Spec,
     Text,
     Usd,
     UsdPerSecond,
     Watts,
+)
+from hwsim.specs.kernels import (
+    AttentionCurve,
+    DtypeName,
+    ExpertsCurve,
+    ExpertsFit,
+    ExpertsFormat,
+    GemmCurve,
+    GemmFit,
+    Kernels,
+    Library,
+    StreamKind,
 )
 from hwsim.specs.tiers import Calibration, CollectiveName, LibraryCollectives, LibraryName, Protocol, Source, Tier
 from hwsim.units import show
@@ -73,139 +82,6 @@ class Memory(Spec):
     def usable(self) -> float:
         """What a program can have: the visible memory, else the capacity. [byte]"""
         return self.visible or self.capacity
-
-
-DtypeName = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8"]
-"""Compute dtypes, as in `Peak`."""
-
-
-class GemmFit(Spec):
-    """How matrix multiplies of one dtype fall short of the roofline (see hwsim.formulas.gemm)."""
-
-    efficiency: Fraction
-    """Fraction of the dense peak that many waves of the largest tiles reach at large k."""
-    k_half: NaturalCount
-    """Inner dimension at which the main loop runs at half its asymptotic rate."""
-    tile: Count = 128
-    """Edge of the largest output tile that one compute unit works on."""
-    tile_loss: Ratio = 0.3
-    """Relative time lost by tiles of half that edge."""
-    wave_quantisation: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """1: the last, partly filled wave of tiles costs as much as a full one; 0: tiles are dealt out evenly."""
-    split_latency: Seconds = 3e-6
-    """Fixed time of sharing the k loop of a tile among idle units."""
-    throttle: Ratio = 0.0
-    """Relative time that main loops of many milliseconds lose to power and heat."""
-    memory_efficiency: Fraction
-    """Fraction of the memory bandwidth a skinny multiply reaches."""
-    memory_latency: Seconds = 0.0
-    """Until the first operands arrive from memory."""
-    cache_gain: Annotated[float, Field(ge=1, le=50)] = 1.0
-    """Rate at which activations that fit the last-level cache come, over that of memory."""
-    weight_cache_gain: Annotated[float, Field(ge=1, le=50)] = 1.0
-    """The same for weights under a tenth of the cache, where benchmark loops found them there."""
-    latency: Seconds
-    """Fixed time of the smallest kernel."""
-    floor: Seconds = 0.0
-    """Least time of a call: the host behind it."""
-    cast_bytes: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Memory traffic of casting the activations to a narrow dtype first, per element; 0: they come cast."""
-    cast_row: Seconds = 0.0
-    """Time that casting takes per row beside its traffic."""
-
-
-class GemmCurve(GemmFit):
-    """Matrix multiplies: the curve of half-precision dtypes, and of those that were measured apart."""
-
-    dtypes: dict[DtypeName, GemmFit] = Field(default_factory=dict)
-    """Whole curves of other dtypes; a dtype without one takes the curve above at its own peak."""
-
-
-class AttentionFit(Spec):
-    """How fused attention of one dtype falls short of the roofline (see hwsim.formulas.attention)."""
-
-    forward_efficiency: Fraction
-    """Fraction of the dense peak of the matmuls alone at long sequences, forward."""
-    backward_efficiency: Fraction
-    """The same, backward."""
-    softmax_width: NaturalCount
-    """Time of the softmax per query-key pair, in head dimensions of matmul time."""
-    query_rows: Count = 64
-    """Query rows of one head are padded to a multiple of this."""
-    overhead_keys: NaturalCount
-    """Time a query block takes beside its keys, in keys."""
-    tail: Ratio = 0.5
-    """Share of the longest block that does not hide behind the other blocks."""
-    memory_efficiency: Fraction
-    """Fraction of the memory bandwidth reached when reading the KV cache."""
-    latency: Seconds
-    """Fixed time of the smallest kernel."""
-    split_latency: Seconds = 2e-6
-    """Added where long stretches of keys are split and combined."""
-    prefill_latency: Seconds = 2e-6
-    """Added by the kernels around a prefill."""
-    prefill_passes: Annotated[float, Field(ge=1, le=100)] = 2.0
-    """Times a prefill moves its tensors: once for the kernel itself, more for writing the cache."""
-    decode_rows: Count = 64
-    """Heads that share keys are packed into a decode block and padded to a multiple of this."""
-    lone_rows: Count = 64
-    """Rows that a decode block is charged for a head on its own."""
-    packed_heads: Count = 4096
-    """Most query heads per key head that the decode kernel packs."""
-    decode_overhead_keys: NaturalCount = 500
-    """Time a decode block takes beside its keys, in keys."""
-    mask_keys: NaturalCount = 0
-    """Keys that a causal mask spares together or not at all, where that is more than the query rows of a block."""
-
-
-class AttentionCurve(AttentionFit):
-    """Fused attention: the curve of half-precision dtypes, and of those that were measured apart."""
-
-    dtypes: dict[DtypeName, AttentionFit] = Field(default_factory=dict)
-    """Whole curves of other dtypes; a dtype without one takes the curve above at the half-precision peak."""
-
-
-class Library(Spec):
-    """Curves of one kernel library where it was measured apart from the mix that the device's own curves stand for."""
-
-    gemm: GemmCurve | None = None
-    attention: AttentionCurve | None = None
-
-
-StreamKind = Literal["norm", "activation", "residual", "bias", "embedding", "loss", "optimizer"]
-"""Memory-bound kernels that a device may be slower or faster at than its bandwidth says."""
-
-
-class StreamFit(Spec):
-    """How memory-bound kernels fall short of the memory bandwidth (see hwsim.formulas.stream)."""
-
-    efficiency: Fraction
-    """Fraction of the memory bandwidth reached by a large kernel."""
-    latency: Seconds
-    """Fixed time of the smallest kernel."""
-
-
-class StreamCurve(StreamFit):
-    """Memory-bound kernels: the curve of all of them, and of kinds that were measured apart."""
-
-    kinds: dict[StreamKind, StreamFit] = Field(default_factory=dict)
-    """Curves of kinds; a kind without one takes the curve above."""
-
-
-class Kernels(Spec):
-    """Fitted efficiency curves of one device family, with their source."""
-
-    status: Calibration
-    """measured, inherited (from a relative) or datasheet (assumed)."""
-    gemm: GemmCurve
-    attention: AttentionCurve
-    stream: StreamCurve
-    launch: Seconds
-    """Host time to enqueue one kernel eagerly."""
-    graph_launch: Seconds
-    """The same inside a CUDA graph or a compiled program."""
-    libraries: dict[Name, Library] = Field(default_factory=dict)
-    """Kernel libraries measured apart (vllm, sglang, trtllm, ...)."""
 
 
 class Power(Spec):
@@ -260,6 +136,8 @@ class Accelerator(Spec):
     """Cluster that an accelerator id stands for."""
     usual_framework: Name = "megatron"
     """Training software assumed when none is named."""
+    usual_engine: Name = "vllm"
+    """Inference software assumed when none is named."""
     peak: Peak
     memory: Memory
     compute_units: Count
@@ -268,6 +146,8 @@ class Accelerator(Spec):
     """Boost clock at which the peaks hold."""
     vector: FlopsPerSecond | None = None
     """fp32 rate outside the matrix units."""
+    half_sums: Annotated[float, Field(ge=1, le=4)] = 1.0
+    """Half-precision rate with sums in half precision too, over that with wider sums (GeForce cards: 2)."""
     cache: Bytes | None = None
     """Last-level cache (L2)."""
     host_bandwidth: BytesPerSecond | None = None
@@ -371,14 +251,21 @@ __all__ = [
     "Calibration",
     "Cluster",
     "CollectiveName",
+    "DtypeName",
+    "ExpertsCurve",
+    "ExpertsFit",
+    "ExpertsFormat",
     "GemmCurve",
+    "GemmFit",
     "Hardware",
     "Kernels",
+    "Library",
     "LibraryCollectives",
     "LibraryName",
     "Node",
     "Protocol",
     "Ratio",
     "Source",
+    "StreamKind",
     "Tier",
 ]

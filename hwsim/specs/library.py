@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from hwsim.errors import InputFileError, UsageError, did_you_mean, printable, shorten
 from hwsim.specs.base import Spec
+from hwsim.specs.engine import Engine
 from hwsim.specs.files import linked, looks_like_path, overlay, parse_overrides, resolve_extends, validate
 from hwsim.specs.hardware import Accelerator, Cluster, Hardware
 from hwsim.specs.job import Framework, TrainingJob
@@ -20,8 +21,10 @@ from hwsim.specs.reading import Document, expand, is_file, is_folder, read_yaml
 PACKAGE = Path(__file__).parent.parent
 DATA = PACKAGE / "data"
 ACCELERATORS, CLUSTERS, MODELS, FRAMEWORKS = "accelerators", "clusters", "models", "frameworks"
+ENGINES = "engines"
 OVERRIDE_ROOTS: Mapping[str, type[Spec]] = {
     "accelerator": Accelerator, "cluster": Cluster, "model": Model, "framework": Framework, "job": TrainingJob,
+    "engine": Engine,
 }  # fmt: skip
 """What a setting changes, by the first part of its path."""
 CLUSTER_FIELDS = frozenset({"accelerator", "node", "tiers"})
@@ -54,13 +57,13 @@ def _check_profiles(folder: Path) -> None:
 
 def names(kind: str, extra: str | Path | None = None) -> list[str]:
     """Ids of all presets of a kind (accelerators, clusters, models, frameworks), sorted."""
-    folders = [DATA] if kind in (MODELS, FRAMEWORKS) else profile_folders(extra)
+    folders = [DATA] if kind in (MODELS, FRAMEWORKS, ENGINES) else profile_folders(extra)
     return sorted({path.stem for folder in folders for path in (folder / kind).glob("*.yaml")})
 
 
 def find(kind: str, name: str, extra: str | Path | None = None) -> Path | None:
     """The file of a preset, or None."""
-    folders = [DATA] if kind in (MODELS, FRAMEWORKS) else profile_folders(extra)
+    folders = [DATA] if kind in (MODELS, FRAMEWORKS, ENGINES) else profile_folders(extra)
     if not name or Path(name).name != name or len(name) > 100:
         return None
     return next((path for folder in folders if is_file(path := folder / kind / f"{name}.yaml")), None)
@@ -150,6 +153,14 @@ def load_framework(name: str, settings: Document | None = None) -> Framework:
     if path is None:
         _refuse("framework", str(name), names(FRAMEWORKS), f"known: {', '.join(names(FRAMEWORKS))}")
     return validate(Framework, overlay(_read_preset(path), settings))
+
+
+def load_engine(name: str, settings: Document | None = None) -> Engine:
+    """Load an inference engine's habits by preset id."""
+    path = find(ENGINES, str(name).lower())
+    if path is None:
+        _refuse("engine", str(name), names(ENGINES), f"known: {', '.join(names(ENGINES))}")
+    return validate(Engine, overlay(_read_preset(path), settings))
 
 
 def load_hardware(
