@@ -1,0 +1,1 @@
+"""Discrete-event models on SimPy: what closed forms cannot see."""
