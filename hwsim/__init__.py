@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         plan,
     )
     from hwsim.checking import calibrate, validate_published, validate_pytorch
+    from hwsim.serving_api import estimate_inference, plan_inference, simulate_serving
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "calibrate",
     "collective_time",
     "count_parameters",
+    "estimate_inference",
     "estimate_training",
     "evaluate",
     "explain",
@@ -32,19 +34,25 @@ __all__ = [
     "load_model",
     "operator_time",
     "plan",
+    "plan_inference",
+    "simulate_serving",
     "validate_published",
     "validate_pytorch",
 ]
 
 
-CHECKING, CHECKS = "hwsim.checking", ("calibrate", "validate_published", "validate_pytorch")
-"""What is loaded from elsewhere than the facade."""
+ELSEWHERE = {
+    "hwsim.checking": ("calibrate", "validate_published", "validate_pytorch"),
+    "hwsim.serving_api": ("estimate_inference", "plan_inference", "simulate_serving"),
+}
+"""What is loaded from elsewhere than the facade, by module."""
 
 
 def __getattr__(name: str) -> Any:
     """Load the facade on first use, so that ``import hwsim`` costs nothing."""
     if name in __all__:
-        return getattr(import_module(CHECKING if name in CHECKS else "hwsim.api"), name)
+        module = next((module for module, names in ELSEWHERE.items() if name in names), "hwsim.api")
+        return getattr(import_module(module), name)
     msg = f"module 'hwsim' has no attribute {name!r}"
     raise AttributeError(msg)
 

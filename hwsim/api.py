@@ -33,6 +33,8 @@ from hwsim.specs.strategy import COLUMN_NAMES, Strategies, as_written, strategie
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hwsim.search.serving_plan import ServingPlan
+
 
 DEFAULT_HARDWARE = "h100-sxm-80"
 CHUNK_ROWS = 1 << 18
@@ -54,7 +56,7 @@ def plan(
     settings: str | Sequence[str] = (),
     profiles: str | Path | None = None,
     **job: Any,
-) -> Plan:
+) -> Plan | ServingPlan:
     """Search every legal strategy and return the best ones.
 
     Parameters
@@ -64,7 +66,7 @@ def plan(
     gpus
         Devices of the job.
     task
-        `train` or `finetune` (the same search; say what is trained with `method`).
+        `train` or `finetune` (the same search; say what is trained with `method`), or `infer`: see `plan_inference`.
     objective
         `throughput`, `latency`, `cost` or `energy`.
     top
@@ -89,10 +91,13 @@ def plan(
     InfeasibleError
         If nothing fits: what binds, by how much, and the nearest change that fits.
     """
-    if arguments.text("task", task) == "infer":
-        msg = "task infer is not built yet: train and finetune are"
-        raise UsageError(msg)
-    arguments.choice("task", task, ("train", "finetune"))
+    if arguments.choice("task", task, ("train", "finetune", "infer")) == "infer":
+        aims = {"tokens": tokens, "target_days": target_days, "target_tokens_per_s": target_tokens_per_s}
+        for name, value in aims.items():
+            if value is not None:
+                msg = f"{name}: is for training; task infer takes qps, ttft_ms, tpot_ms"
+                raise UsageError(msg)
+        return _plan_inference(model, hardware, gpus, objective, top, pin, settings, profiles, job)
     arguments.choice("objective", objective, OBJECTIVES)
     budget = arguments.token_budget(tokens, model)
     target_tokens_per_s = arguments.target_tokens_per_s(budget, target_days, target_tokens_per_s)
@@ -112,6 +117,24 @@ def plan(
         usual_batch=None if names_batch(job, settings) else partial(usual_batch, setting.job.seq_len),
     )
     return plan_training(request)
+
+
+def _plan_inference(
+    model: ModelLike,
+    hardware: HardwareLike,
+    gpus: int,
+    objective: str,
+    top: int,
+    pin: Any,
+    settings: Any,
+    profiles: Any,
+    job: dict[str, Any],
+) -> ServingPlan:
+    """Hand a plan for inference over to those who serve."""
+    from hwsim.serving_api import plan_inference
+
+    asked = {"objective": objective, "top": top, "pin": pin, "settings": settings, "profiles": profiles}
+    return plan_inference(model, hardware, gpus, **asked, **job)
 
 
 def estimate_training(

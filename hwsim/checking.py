@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from hwsim import arguments
@@ -12,16 +13,19 @@ from hwsim.specs.library import load_hardware
 if TYPE_CHECKING:
     from hwsim.live.calibrate import Calibration
     from hwsim.live.rows import Comparison
+    from hwsim.validation.facts import Fact
     from hwsim.validation.published import Scoreboard
 
 
-def validate_published(group: str | None = None) -> Scoreboard:
+def validate_published(group: str | None = None, begin: Callable[[str], None] | None = None) -> Scoreboard:
     """Hold the predictions against every published measurement that ships with hwsim.
 
     Parameters
     ----------
     group
         Only groups or sources whose name holds this; none: all.
+    begin
+        Called with the name of each source of serving figures as it begins: those take a minute or two.
 
     Raises
     ------
@@ -30,15 +34,21 @@ def validate_published(group: str | None = None) -> Scoreboard:
     """
     from hwsim.validation.facts import facts
     from hwsim.validation.published import scoreboard
+    from hwsim.validation.serving import serving_board, serving_facts
 
     wanted = None if group is None else arguments.text("group", group).lower()
-    chosen = [fact for fact in facts() if wanted is None or wanted in fact.group.lower() or wanted in fact.source]
-    if not chosen or (wanted is not None and not wanted.strip()):
-        groups, sources = (sorted({getattr(fact, kind) for fact in facts()}) for kind in ("group", "source"))
+
+    def matching(known: Iterable[Fact]) -> list[Fact]:
+        return [fact for fact in known if wanted is None or wanted in fact.group.lower() or wanted in fact.source]
+
+    chosen, served = matching(facts()), matching(serving_facts())
+    if not (chosen or served) or (wanted is not None and not wanted.strip()):
+        every = (*facts(), *serving_facts())
+        groups, sources = (sorted({getattr(fact, kind) for fact in every}) for kind in ("group", "source"))
         hint = f"{did_you_mean(wanted or '', [*groups, *sources])} (groups: {', '.join(groups)})"
         msg = f"--group: no group or source holds {shorten(group)}{hint}"
         raise UsageError(msg)
-    return scoreboard(chosen)
+    return scoreboard(chosen).joined(serving_board(served, begin))
 
 
 def calibrate(device: str = "cpu", *, threads: int | None = None, name: str | None = None) -> Calibration:

@@ -12,7 +12,7 @@ import re
 from hwsim.errors import did_you_mean, shorten
 
 KIB, MIB, GIB, TIB = 2.0**10, 2.0**20, 2.0**30, 2.0**40
-GB, TERA = 1e9, 1e12
+MILLION, GB, TERA = 1e6, 1e9, 1e12
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 HUGE = 1e7
 """Numbers beyond this many of the largest unit are shown with an exponent."""

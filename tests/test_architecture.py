@@ -35,6 +35,7 @@ SCALES_ALLOWED: dict[str, dict[str, str]] = {
     "specs/model.py": {"Model": "largest sizes a model file may hold: counts, no units"},
     "specs/strategy.py": {"_column": "largest count in a column"},
     "search/space.py": {"_pin_value": "largest pin"},
+    "events/workload.py": {"MOST_PRIORITY": "largest priority: a number without a unit"},
     "search/plan.py": {"MOST_DEVICES": "largest machine tried: a count of devices"},
 }
 """File to definition to the reason why its large numbers are no units."""

@@ -19,12 +19,12 @@ from hwsim.specs.library import load_framework, load_hardware, names
 from hwsim.validation import left_out, published
 from hwsim.validation.bands import derive_bands, interval, left_out_coverage
 from hwsim.validation.facts import FOLDER, MEMORY, Fact, Source, facts, read_facts, sources, tolerances
-from hwsim.validation.published import Row, score, seconds_ratio
+from hwsim.validation.published import Row, score, scoreboard, seconds_ratio
 
 
 @pytest.fixture(scope="module")
 def board():
-    return hwsim.validate_published()
+    return scoreboard()
 
 
 def test_at_least_200_configurations_of_15_sources():

@@ -16,6 +16,7 @@ from hwsim.formulas.training import exposed_s
 from hwsim.formulas.types import Numeric
 from hwsim.ops.operator import Operator, total
 from hwsim.ops.work import Collective, Gemm, Work
+from hwsim.specs.hardware import LibraryName
 from hwsim.specs.job import Rerun
 
 SELECTIVE, FULL = 1, 2
@@ -171,6 +172,8 @@ class Machine:
     """Share of tensor-parallel communication that runs beside its multiply."""
     overlap_experts: float = 0.0
     """Share of expert-parallel communication that runs beside the compute of another micro-batch."""
+    library: LibraryName | None = "training"
+    """Whose collectives are called; none: NCCL's."""
     _known: dict[tuple[str, str, int], tuple[Numeric, Numeric]] = field(default_factory=dict, repr=False)
     """Durations by kind, axis and payload object: a layer repeats few different collectives."""
 
@@ -178,7 +181,7 @@ class Machine:
         """Duration of one collective on its axis. [s]"""
         key = (work.kind, work.axis, id(work.total_bytes))
         if key not in self._known:
-            seconds = self.network.seconds(work.kind, work.total_bytes, self.groups[work.axis], "training")
+            seconds = self.network.seconds(work.kind, work.total_bytes, self.groups[work.axis], self.library)
             self._known[key] = (seconds, work.total_bytes)
         return self._known[key][0]
 

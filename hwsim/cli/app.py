@@ -9,12 +9,12 @@ from typing import Any
 import typer
 
 from hwsim import __version__
-from hwsim.cli import calibrate, catalog, estimate, fit, planning, validate
+from hwsim.cli import calibrate, catalog, estimate, fit, infer, planning, simulate, validate
 from hwsim.errors import HwsimError, did_you_mean
 
 CommandLineError: Any = typer.BadParameter.__mro__[2]
 """Base of typer's errors about flags: typer brings its own click or uses the installed one."""
-NOT_BUILT = ("infer", "simulate", "sensitivity", "size", "new", "faq", "whatif", "report", "export")
+NOT_BUILT = ("sensitivity", "size", "new", "faq", "whatif", "report", "export")
 """Commands of the contract that are still to come."""
 CLEARER = {
     r"^Invalid value for ": "",
@@ -37,12 +37,15 @@ app = typer.Typer(
     epilog="Try: hwsim plan --model 70b --gpus 64   |   --debug on any command shows the traceback of an error.",
 )
 estimates = typer.Typer(no_args_is_help=True, help="Estimate one explicit strategy.", context_settings=CONTEXT)
+simulates = typer.Typer(no_args_is_help=True, help="Run the discrete-event models.", context_settings=CONTEXT)
 validates = typer.Typer(no_args_is_help=True, help="Hold predictions against measurements.", context_settings=CONTEXT)
 models = typer.Typer(no_args_is_help=True, help="List, show and check models.", context_settings=CONTEXT)
 hardware = typer.Typer(no_args_is_help=True, help="List, show and check hardware profiles.", context_settings=CONTEXT)
 
 app.command("plan")(planning.plan)
 estimates.command("train")(estimate.train)
+estimates.command("infer")(infer.infer)
+simulates.command("serving")(simulate.serving)
 app.command("explain")(estimate.explain)
 app.command("fit")(fit.fit)
 app.command("calibrate")(calibrate.calibrate)
@@ -53,6 +56,7 @@ for group, kind in ((models, catalog.MODELS), (hardware, catalog.HARDWARE)):
 validates.command("published")(validate.published)
 validates.command("pytorch")(validate.pytorch)
 app.add_typer(estimates, name="estimate")
+app.add_typer(simulates, name="simulate")
 app.add_typer(validates, name="validate")
 app.add_typer(models, name="models")
 app.add_typer(hardware, name="hardware")

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from hwsim.cli import infer as i
 from hwsim.cli import options as o
-from hwsim.cli.output import emit
+from hwsim.cli import simulate as s
+from hwsim.cli.output import check_targets, emit, write_with
+from hwsim.errors import UsageError
+
+if TYPE_CHECKING:
+    from hwsim.search.plan import Plan
 
 TARGET = "Target"
 
 
 def plan(
     model: o.ModelFlag,
-    gpus: o.GpusFlag = 8,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus",
+            "--devices",
+            "--chips",
+            help="How many devices (8; to serve --qps: up to 256).",
+            rich_help_panel=o.WORK,
+        ),
+    ] = None,
     hardware: o.HardwareFlag = "h100-sxm-80",
-    task: Annotated[
-        str, typer.Option("--task", help="train or finetune (infer is not built yet).", rich_help_panel=o.JOB)
-    ] = "train",
+    task: Annotated[str, typer.Option("--task", help="train, finetune or infer.", rich_help_panel=o.JOB)] = "train",
     global_batch: o.BatchFlag = None,
     seq_len: o.SeqFlag = None,
     precision: o.PrecisionFlag = None,
@@ -34,6 +47,25 @@ def plan(
     capacity: o.CapacityFlag = None,
     graphs: o.GraphsFlag = None,
     framework: o.FrameworkFlag = None,
+    input_len: i.InputLen = None,
+    output_len: i.OutputLen = None,
+    weights: i.Weights = None,
+    kv: i.Kv = None,
+    engine: i.EngineFlag = None,
+    prefix_hit: i.PrefixHit = None,
+    draft_tokens: i.DraftTokens = None,
+    acceptance: i.AcceptanceFlag = None,
+    draft: i.Draft = None,
+    skew: i.Skew = None,
+    qps: s.Qps = None,
+    ttft_ms: s.TtftMs = None,
+    tpot_ms: s.TpotMs = None,
+    percentile: Annotated[
+        int | None,
+        typer.Option(
+            "--percentile", help="Of the requests that must keep the promise (95).", rich_help_panel=s.TRAFFIC
+        ),
+    ] = None,
     tokens: Annotated[
         str | None,
         typer.Option(
@@ -50,6 +82,12 @@ def plan(
     objective: Annotated[
         str, typer.Option("--objective", help="throughput, latency, cost or energy.", rich_help_panel=TARGET)
     ] = "throughput",
+    picture: Annotated[
+        str | None,
+        typer.Option(
+            "--plot", help="Draw throughput against speed (task infer) into this .png.", rich_help_panel=o.OUTPUT
+        ),
+    ] = None,
     top: Annotated[int, typer.Option("--top", help="Plans to show.", rich_help_panel=TARGET)] = 10,
     pin: Annotated[
         list[str],
@@ -69,11 +107,33 @@ def plan(
     """
     import hwsim
 
+    serving = o.given(
+        input_len=input_len, output_len=output_len, weights=weights, kv=kv, engine=engine, prefix_hit=prefix_hit,
+        draft_tokens=draft_tokens, acceptance=acceptance, draft=draft, skew=skew, qps=qps, ttft_ms=ttft_ms,
+        tpot_ms=tpot_ms, percentile=percentile,
+    )  # fmt: skip
     job = o.given(
         global_batch=global_batch, seq_len=seq_len, precision=precision, attention=attention, optimizer=optimizer,
         graphs=graphs, framework=framework, method=method, rank=rank, frozen=frozen, offload=offload,
         source_len=source_len, images=images, imbalance=imbalance, capacity=capacity,
     )  # fmt: skip
+    if task == "infer":
+        given = serving | o.given(gpus=gpus or (MOST_DEVICES if qps else 8), objective=objective, top=top)
+        given |= o.given(precision=precision, source_len=source_len, images=images)
+        training = {name: value for name, value in job.items() if name not in given}
+        if training or tokens or target_days or target_tokens_per_s:
+            word = next(iter(training), "tokens")
+            msg = f"--{word.replace('_', '-')} is for training; --task infer takes --qps, --ttft-ms, --input-len, ..."
+            raise UsageError(msg)
+        given |= {
+            name: value for name, value in (("pin", pin), ("settings", settings), ("profiles", profiles)) if value
+        }
+        _serve(model, hardware, given, picture, (out, as_json, output))
+        return
+    if serving:
+        msg = f"--{next(iter(serving)).replace('_', '-')} needs --task infer"
+        raise UsageError(msg)
+    gpus = 8 if gpus is None else gpus
     budget = tokens if tokens == "optimal" else o.count("--tokens", tokens)
     asked = o.given(tokens=budget, target_days=target_days, target_tokens_per_s=target_tokens_per_s)
     search: dict[str, Any] = {
@@ -86,10 +146,35 @@ def plan(
 
         call = {"model": model, "hardware": hardware, "gpus": gpus, **job, **asked}
         call |= {name: value for name, value in search.items() if value and PLAIN.get(name) != value}
-        return plan_view(result, call)
+        return plan_view(cast("Plan", result), call)
 
     emit(result.to_dict, lambda: [plan.to_dict() for plan in result.plans], table, (out, as_json, output))
 
 
 PLAIN = {"objective": "throughput", "top": 10, "task": "train"}
 """Defaults that the equivalent Python call leaves out."""
+MOST_DEVICES = 256
+"""Devices that a deployment for some traffic may take where nobody says."""
+
+
+def _serve(
+    model: str, hardware: str, given: dict[str, Any], picture: str | None, wanted: tuple[o.Format, bool, str | None]
+) -> None:
+    """Plan for inference: print it, draw it."""
+    import hwsim
+
+    check_targets({"--plot": picture, "-o": wanted[2]})
+    s.check_picture(picture)
+    result = hwsim.plan_inference(model, hardware, **given)
+    if picture:
+        from hwsim.report.serving_plan import plot
+
+        write_with(picture, "--plot", lambda path: plot(result, path))
+
+    def table() -> list[object]:
+        from hwsim.report.serving_plan import serving_plan_view
+
+        call = {"model": model, "hardware": hardware, **given}
+        return serving_plan_view(result, {name: v for name, v in call.items() if v and PLAIN.get(name) != v})
+
+    emit(result.to_dict, lambda: [one.to_dict() for one in result.plans], table, wanted)

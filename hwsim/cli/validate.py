@@ -43,6 +43,7 @@ def published(
     """
     import hwsim
     from hwsim.validation.kernels import kernel_errors
+    from hwsim.validation.serving import serving_sources
 
     if write_bands is not None and group is not None:
         msg = "--write-bands: bands come from every row: leave out --group"
@@ -53,7 +54,8 @@ def published(
         raise UsageError(msg)
     if write_left_out:
         _leave_out(write_left_out)
-    board = hwsim.validate_published(group)
+    with progress(len(serving_sources()), "serving runs of") as begin:
+        board = hwsim.validate_published(group, begin)
     if picture:
         from hwsim.report.scoreboard import plot
 

@@ -114,7 +114,7 @@ def memory_bars(estimate: TrainingEstimate) -> Any:
     slack = reserved - estimate.memory_allocated_bytes - context
     parts = {**estimate.memory_bytes, "context": context, "slack": slack}
     title = f"Memory {show(reserved, 'bytes')} of {show(capacity, 'bytes')} a device"
-    return _bars(title, {name: (value, show(value, "bytes")) for name, value in parts.items()}, capacity)
+    return part_bars(title, {name: (value, show(value, "bytes")) for name, value in parts.items()}, capacity)
 
 
 def time_bars(estimate: TrainingEstimate) -> Any:
@@ -123,10 +123,11 @@ def time_bars(estimate: TrainingEstimate) -> Any:
     low, high = estimate.step_time_low_s / step - 1.0, estimate.step_time_high_s / step - 1.0
     title = f"Step {show(step, 's')} ({low:+z.0%} to {high:+z.0%})".replace("-", "−")
     parts = {NAMES.get(name, name): (value, show(value, "s")) for name, value in estimate.time_s.items()}
-    return _bars(title, {name: part for name, part in parts.items() if part[0] > NEGLIGIBLE * step}, step)
+    return part_bars(title, {name: part for name, part in parts.items() if part[0] > NEGLIGIBLE * step}, step)
 
 
-def _bars(title: str, parts: Mapping[str, tuple[float, str]], whole: float) -> Any:
+def part_bars(title: str, parts: Mapping[str, tuple[float, str]], whole: float, width: int = BAR) -> Any:
+    """Parts with their values and bars."""
     from rich.table import Table
 
     grid = Table(
@@ -136,7 +137,7 @@ def _bars(title: str, parts: Mapping[str, tuple[float, str]], whole: float) -> A
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(no_wrap=True, style="cyan")
     for name, (value, text) in parts.items():
-        grid.add_row(name, text, bar(value, whole, BAR))
+        grid.add_row(name, text, bar(value, whole, width))
     return grid
 
 

@@ -24,8 +24,8 @@ def view(board: Scoreboard, kernels: Sequence[KernelErrors], every_row: bool) ->
     more = "" if every_row or len(off) <= MOST_ROWS else f" (the worst {MOST_ROWS} of {len(off)}; --rows lists all)"
     reasons = [f"{group.name}: {group.why}" for group in board.groups if group.why]
     return [
-        "[bold]Published training runs[/bold]: mean error per group, every source counted alike; left out: "
-        "with constants chosen without the source",
+        "[bold]Published runs[/bold]. Training: mean error per group, every source counted alike (left out: with "
+        "constants chosen without the source). Serving: median error of every source, model and device, their mean",
         simple_table([group_line(group) for group in board.groups]),
         *(["[bold]Kernels and collectives[/bold], on shapes left out of the fit", kernel_table(kernels)]
           if kernels else []),

@@ -28,7 +28,7 @@ def derive_bands(rows: Sequence[Row]) -> dict[str, Band]:
     """Bands of every family with enough runs, from the rows of a scoreboard."""
     pooled: dict[str, dict[tuple[str, str], list[float]]] = {}
     for row in rows:
-        if row.fact.metric in MEMORY:
+        if row.fact.metric in MEMORY or "framework" not in row.fact.given:
             continue
         model = row.fact.model if isinstance(row.fact.model, str) else row.fact.model["name"]
         for name in _families(row):

@@ -41,6 +41,10 @@ class Source(Spec):
     """Group of its memory figures, where it is another one."""
     kind: Literal["vendor", "ordinary"]
     """Tuned bests on quiet clusters, or ordinary runs."""
+    engine: Text = ""
+    """Software that ran it, where it serves."""
+    alike: bool = False
+    """Requests under load were all of one length: clients march in step."""
     note: Text = ""
     """What a reader should know of all its rows."""
 

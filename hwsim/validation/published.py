@@ -100,6 +100,10 @@ class Scoreboard:
             "rows": [row.to_dict() for row in self.rows],
         }
 
+    def joined(self, other: Scoreboard) -> Scoreboard:
+        """The rows and groups of two."""
+        return Scoreboard((*self.rows, *other.rows), (*self.groups, *other.groups))
+
     def to_frame(self) -> pd.DataFrame:
         """The rows as a table."""
         import pandas as pd
@@ -138,9 +142,10 @@ def value_of(estimate: TrainingEstimate, metric: str) -> float:
 
 
 def seconds_ratio(row: Row) -> float:
-    """Predicted over published step time (or bytes): rates turned round. [-]"""
+    """Predicted over published time (or bytes, or energy): rates turned round. [-]"""
     ratio = row.predicted / row.fact.published
-    return ratio if row.fact.metric in ("step_time", *MEMORY) else 1.0 / ratio
+    is_rate = "_per_s" in row.fact.metric or "tflops" in row.fact.metric
+    return 1.0 / ratio if is_rate else ratio
 
 
 def _inside(estimate: TrainingEstimate, fact: Fact) -> bool:

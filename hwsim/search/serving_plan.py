@@ -1,0 +1,292 @@
+"""Deployments that serve a model: every layout and batch in closed form, the best held against real queues."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwsim.analytic.estimate import SCHEMA_VERSION
+from hwsim.analytic.inference import InferenceEstimate, estimate, inference_frame
+from hwsim.analytic.serving import Served
+from hwsim.analytic.steady import Steady, steady
+from hwsim.costs.energy import host_power_w
+from hwsim.costs.money import rent_usd_per_s
+from hwsim.errors import InfeasibleError
+from hwsim.search.pareto import pareto_front
+from hwsim.search.serving_space import Layout, batches, columns, layouts, one
+from hwsim.search.traffic import Held, Promise, most_traffic
+from hwsim.units import HOUR_S, MILLION, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OUT_OF_MEMORY, SLOW_FIRST, SLOW_NEXT = "out of memory", "misses the TTFT", "misses the TPOT"
+REFINED = 6
+"""Deployments held against the event model."""
+OBJECTIVES = ("cost", "throughput", "latency", "energy")
+
+
+@dataclass(frozen=True)
+class ServingRequest:
+    """What is asked of the planner, on one kind of hardware."""
+
+    served: Served
+    """Its devices are the most that may be used."""
+    promise: Promise
+    qps: float | None
+    """Requests per second to serve; none: as many as the devices can."""
+    objective: str
+    top: int
+    pins: Mapping[str, tuple[int, ...]]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ServingPlan:
+    """What a search found."""
+
+    request: ServingRequest
+    candidates: int
+    feasible: int
+    elapsed_s: float
+    rejected: dict[str, int]
+    plans: tuple[InferenceEstimate, ...]
+    pareto: tuple[dict[str, Any], ...]
+    """Tokens per second of a device against those of a user, of layout and batch: not dominated."""
+
+    @property
+    def best(self) -> InferenceEstimate:
+        """The first plan."""
+        return self.plans[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON that `hwsim plan --task infer --json` prints."""
+        promise = self.request.promise
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "task": "infer",
+            "objective": self.request.objective,
+            "qps": self.request.qps,
+            "ttft_s": promise.ttft_s,
+            "tpot_s": promise.tpot_s,
+            "percentile": promise.percentile,
+            "candidates": self.candidates,
+            "feasible": self.feasible,
+            "elapsed_s": self.elapsed_s,
+            "rejected": self.rejected,
+            "plans": [plan.to_dict() for plan in self.plans],
+            "pareto": list(self.pareto),
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """The plans as a table, one row each."""
+        return inference_frame(self.plans)
+
+    def __repr__(self) -> str:
+        return f"<ServingPlan: {self.feasible:,} of {self.candidates:,} candidates fit; best {self.best!r}>"
+
+
+def plan_serving(request: ServingRequest) -> ServingPlan:
+    """Search every layout and batch; the best ones are simulated under random arrivals until their promise breaks.
+
+    Raises
+    ------
+    InfeasibleError
+        If none fits, or none keeps the promise: what binds, by how much, and the nearest change that fits.
+    """
+    started = time.perf_counter()
+    served = request.served
+    found = list(layouts(served.model, served.devices, served.network.links[0].domain, request.pins))
+    if not found:
+        msg = f"{served.model.name} on {served.devices} x {served.hardware.accelerator.name}: no legal layout"
+        raise InfeasibleError(msg)
+    grid = batches(served.job.engine.max_sequences)
+    seen = steady(served, columns(found), grid)
+    rejected, alive = _sift(request, seen)
+    if not np.any(alive):
+        raise InfeasibleError(_why(request, found, seen))
+    ranked = _ranked(request, found, seen, alive)
+    plans = _held(request, ranked, seen)
+    if not plans:
+        raise InfeasibleError(_missed(request))
+    return ServingPlan(
+        request=request,
+        candidates=int(alive.size),
+        feasible=int(np.count_nonzero(alive)),
+        elapsed_s=time.perf_counter() - started,
+        rejected=rejected,
+        plans=tuple(plans[: request.top]),
+        pareto=tuple(_front(request, found, seen)),
+    )
+
+
+def _sift(request: ServingRequest, seen: Steady) -> tuple[dict[str, int], np.ndarray[Any, np.dtype[np.bool_]]]:
+    """What is left after memory and the promise, and how many fell to each."""
+    shape = np.broadcast_shapes(np.shape(seen.tpot_s), np.shape(seen.fits))
+    rejected: dict[str, int] = {}
+    alive = np.ones(shape, dtype=bool)
+    masks = {OUT_OF_MEMORY: seen.fits}
+    if request.promise.ttft_s is not None:
+        masks[SLOW_FIRST] = seen.ttft_s <= request.promise.ttft_s
+    if request.promise.tpot_s is not None:
+        masks[SLOW_NEXT] = seen.tpot_s <= request.promise.tpot_s
+    for reason, kept in masks.items():
+        left = alive & kept
+        fallen = int(np.count_nonzero(alive) - np.count_nonzero(left))
+        rejected |= {reason: fallen} if fallen else {}
+        alive = left
+    return dict(sorted(rejected.items(), key=lambda item: -item[1])), alive
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A layout at the batch that suits it best."""
+
+    layout: Layout
+    batch: int
+    rate: float
+    """Requests per second of a replica, in closed form."""
+    score: float
+
+
+def _ranked(request: ServingRequest, found: Sequence[Layout], seen: Steady, alive: Any) -> list[Choice]:
+    """Every layout that is left, at its best batch, best first."""
+    rate = np.where(alive, np.broadcast_to(seen.rate, alive.shape), 0.0)
+    choices = []
+    for row, layout in enumerate(found):
+        if not np.any(alive[row]):
+            continue
+        if request.objective == "latency":
+            best = int(np.argmin(np.where(alive[row], seen.tpot_s[row], np.inf)))
+            score = float(seen.tpot_s[row][best])
+        else:
+            best = int(np.argmax(rate[row]))
+            count = _replicas(request, layout, float(rate[row, best]))
+            if count == 0:
+                continue
+            score = layout.devices * count if request.qps else -float(rate[row, best]) / layout.devices
+        choices.append(Choice(layout, int(np.ravel(seen.batch)[best]), float(rate[row, best]), score))
+    return sorted(choices, key=lambda choice: (choice.score, choice.layout.devices))
+
+
+def _replicas(request: ServingRequest, layout: Layout, rate: float) -> int:
+    """Replicas that a deployment has: as the traffic needs, or as the devices allow; 0: more than there are."""
+    most = request.served.devices // layout.devices
+    if request.qps is None:
+        return most
+    needed = ceil(request.qps / rate) if rate > 0 else most + 1
+    return needed if needed <= most else 0
+
+
+def _held(request: ServingRequest, ranked: Sequence[Choice], seen: Steady) -> list[InferenceEstimate]:
+    """The best choices as full estimates; where traffic or a promise is given, with what the event model says."""
+    plans = []
+    timed = request.qps is not None or request.promise.given
+    for choice in ranked[: max(REFINED, request.top) if not timed else REFINED]:
+        served, s = _served(request, choice), one(choice.layout)
+        traffic = most_traffic(served, s, request.promise, choice.rate, request.seed) if timed else None
+        rate = choice.rate if traffic is None else traffic.qps
+        count = _replicas(request, choice.layout, rate)
+        if rate <= 0 or not count:
+            continue
+        plans.append(_plan(request, choice, served, traffic, count, rate))
+    return sorted(plans, key=lambda plan: _score(request, plan))
+
+
+def _served(request: ServingRequest, choice: Choice) -> Served:
+    """The setting of one replica at its batch."""
+    job = request.served.job.model_copy(update={"batch": choice.batch})
+    return replace(request.served, job=job, devices=choice.layout.devices)
+
+
+def _plan(
+    request: ServingRequest, choice: Choice, served: Served, traffic: Held | None, count: int, rate: float
+) -> InferenceEstimate:
+    """One deployment: the estimate of its replica at its batch, its size, what it serves and costs."""
+    values = estimate(served, one(choice.layout)).to_dict()
+    devices = count * choice.layout.devices
+    output = float(served.job.output_len)
+    load = request.qps if request.qps is not None else rate * count
+    dollars = rent_usd_per_s(served.hardware.accelerator) * devices
+    values["hardware"] = {**values["hardware"], "devices": devices}
+    values["deployment"] = {
+        "replicas": count,
+        "devices": devices,
+        "devices_per_replica": choice.layout.devices,
+        "qps": load,
+        "qps_capacity": rate * count,
+        "utilisation": load / (rate * count),
+        "output_tokens_per_s": load * output,
+        "output_tokens_per_s_per_device": load * output / devices,
+        "ttft_s": None if traffic is None else traffic.ttft_s,
+        "tpot_s": None if traffic is None else traffic.tpot_s,
+        "rent_usd_per_hour": dollars * HOUR_S if np.isfinite(dollars) else None,
+        "cost_usd_per_million_output_tokens": dollars / (load * output) * MILLION if np.isfinite(dollars) else None,
+        "power_w": devices * (values["average_power_w_per_device"] or host_power_w(served.hardware)),
+    }
+    return InferenceEstimate(values)
+
+
+def _score(request: ServingRequest, plan: InferenceEstimate) -> tuple[float, ...]:
+    """What is minimised."""
+    made = plan.deployment
+    if request.objective == "latency":
+        return (plan.tpot_s, made["devices"])
+    if request.objective == "energy":
+        return (made["power_w"] / made["output_tokens_per_s"], made["devices"])
+    return (made["devices"] / made["output_tokens_per_s"], made["devices"], plan.tpot_s)
+
+
+def _front(request: ServingRequest, found: Sequence[Layout], seen: Steady) -> list[dict[str, Any]]:
+    """Layouts and batches that no other beats in both tokens per second of a device and of a user."""
+    shape = np.broadcast_shapes(np.shape(seen.tpot_s), np.shape(seen.fits))
+    fits = np.broadcast_to(seen.fits, shape)
+    output = float(request.served.job.output_len)
+    user = np.broadcast_to(1.0 / seen.tpot_s, shape)[fits]
+    device = np.broadcast_to(seen.rate * output / seen.devices, shape)[fits]
+    rows, batch = np.nonzero(fits)
+    points = np.stack([-user, -device], axis=1)
+    front = sorted(pareto_front(points), key=lambda i: -user[i])
+    return [
+        {
+            "output_tokens_per_s_per_user": float(user[i]),
+            "output_tokens_per_s_per_device": float(device[i]),
+            "batch": int(np.ravel(seen.batch)[batch[i]]),
+            **{name: int(value) for name, value in vars(found[rows[i]]).items()},
+        }
+        for i in front
+    ]
+
+
+def _why(request: ServingRequest, found: Sequence[Layout], seen: Steady) -> str:
+    """Name what binds and the nearest change."""
+    served, promise = request.served, request.promise
+    where = f"{served.model.name} on {served.devices} x {served.hardware.accelerator.name}"
+    shape = np.broadcast_shapes(np.shape(seen.tpot_s), np.shape(seen.fits))
+    fits = np.broadcast_to(seen.fits, shape)
+    if not np.any(fits):
+        return (
+            f"{where}: out of memory: weights and the KV cache of one request fit on no layout of these devices. "
+            f"Nearest fix: more devices (--gpus {2 * served.devices}), or narrower weights (--weights int4)."
+        )
+    first = float(np.min(np.broadcast_to(seen.ttft_s, shape)[fits]))
+    each = float(np.min(np.broadcast_to(seen.tpot_s, shape)[fits]))
+    said = [f"{where}: the promise is missed even by an idle replica: it reaches"]
+    parts = [f"TTFT {show(first, 's')}" + (f" of {show(promise.ttft_s, 's')}" if promise.ttft_s else "")]
+    parts += [f"TPOT {show(each, 's')}" + (f" of {show(promise.tpot_s, 's')}" if promise.tpot_s else "")]
+    return f"{said[0]} {', '.join(parts)}. Nearest fix: more devices per replica, narrower weights, or a later promise."
+
+
+def _missed(request: ServingRequest) -> str:
+    """Traffic that the devices cannot carry."""
+    served = request.served
+    return (
+        f"{served.model.name} on {served.devices} x {served.hardware.accelerator.name}: no deployment of these devices "
+        f"serves {request.qps or 0:g} requests/s within the promise. Nearest fix: --gpus {2 * served.devices}, or a "
+        "later promise."
+    )

@@ -1,0 +1,179 @@
+"""The serving half of the scoreboard: published latencies, rates, memory and power of inference against predictions."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwsim.analytic.inference import InferenceEstimate
+from hwsim.asking_inference import served_asked
+from hwsim.errors import InputFileError
+from hwsim.search.traffic import SPREAD, Measured, measured, static
+from hwsim.specs.files import validate
+from hwsim.specs.reading import Document, read_yaml
+from hwsim.units import GB, GIB
+from hwsim.validation.facts import FOLDER, Fact, Source, tolerances
+from hwsim.validation.published import Group, Row, Scoreboard, seconds_ratio
+
+SERVING = FOLDER / "inference"
+UNITS: Mapping[str, float] = {"s": 1.0, "1/s": 1.0, "GB": GB, "GiB": GIB, "J": 1.0, "W": 1.0, "count": 1.0}
+SIZES = ("tp", "pp", "ep", "dp", "input_len", "output_len")
+KINDS: Mapping[str, str] = {
+    "ttft": "TTFT", "tpot": "TPOT or E2E", "e2e": "TPOT or E2E", "output_tokens_per_s": "TPOT or E2E",
+    "total_tokens_per_s": "TPOT or E2E", "prefill_tokens_per_s": "TTFT", "device_memory": "memory",
+    "weights_bytes": "memory", "kv_blocks": "memory", "max_concurrency": "memory",
+    "energy_per_output_token": "power", "average_power": "power",
+}  # fmt: skip
+"""Metric to the table it is scored in."""
+STATIC, LOADED = "Serving, static batches", "Serving, under load"
+STANDS_FOR = {"sglang-jax": "jetstream", "vllm-tpu": "jetstream", "pope": "jetstream", "exllama": "mlc"}
+"""Software without a preset of its own, and the one like it."""
+OLD = (
+    ("tensorrt-llm", r"v0\.[5-9]", "tensorrt-llm-static"),
+    ("vllm", "2023", "vllm-2023"),
+    ("vllm", r"^v?0\.[3-7]|2024", "vllm-v0"),
+)
+"""Engine, what its old versions are called, and the preset that stands for them."""
+
+
+@cache
+def serving_sources() -> Mapping[str, Source]:
+    """Every source of serving figures by file name."""
+    document = read_yaml(SERVING / "sources.yaml")
+    return {
+        name: validate(Source, Document({"group": STATIC, **fields}, f"{document.source}: {name}"))
+        for name, fields in document.data.items()
+    }
+
+
+@cache
+def serving_facts() -> tuple[Fact, ...]:
+    """Every serving figure that ships with the package."""
+    return tuple(fact for name in serving_sources() for fact in _read(SERVING / f"{name}.csv"))
+
+
+def _read(path: Path) -> Iterator[Fact]:
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield _fact(row, path)
+
+
+def _fact(row: Mapping[str, str], path: Path) -> Fact:
+    metric, unit = row["metric"], row["unit"]
+    if metric not in KINDS or unit not in UNITS:
+        raise InputFileError([f"{path.name}: {row.get('id')}: metric {metric} in {unit}: unknown"])
+    given: dict[str, Any] = {name: round(float(row[name])) for name in SIZES if row.get(name)}
+    given |= {"weights": row["weights"], "kv": row["kv"], "engine": preset(row["engine"], row["version"])}
+    given |= {"load": row["load"], "clients": row["batch"], "requests": row["requests"], "tier": row["tier"]}
+    kind = KINDS[metric]
+    table = STATIC if row["load"] == "static" else LOADED
+    return Fact(
+        id=row["id"],
+        source=path.stem,
+        group=f"Serving {kind}" if kind in ("memory", "power") else f"{table}: {kind}",
+        metric=metric,
+        published=float(row["value"]) * UNITS[unit],
+        model=row["model"],
+        hardware=row["hardware"],
+        devices=int(row["devices"]),
+        given=given,
+        settings=(),
+        note=row["note"],
+    )
+
+
+def preset(engine: str, version: str) -> str:
+    """The engine preset that stands for a version."""
+    for name, pattern, old in OLD:
+        if engine == name and re.search(pattern, version):
+            return old
+    return STANDS_FOR.get(engine, engine)
+
+
+def serving_board(chosen: Sequence[Fact], begin: Callable[[str], None] | None = None) -> Scoreboard:
+    """Predict serving facts and score their tables."""
+    rows = predict_all(chosen, begin)
+    names = dict.fromkeys(row.fact.group for row in rows)
+    groups = [score_serving(name, [row for row in rows if row.fact.group == name]) for name in sorted(names)]
+    return Scoreboard(tuple(rows), tuple(groups))
+
+
+def predict_all(chosen: Iterable[Fact], begin: Callable[[str], None] | None = None) -> list[Row]:
+    """Predictions for serving facts; figures of one configuration share a run."""
+    known: dict[str, Measured] = {}
+    rows: list[Row] = []
+    for fact in chosen:
+        if begin and (not rows or rows[-1].fact.source != fact.source):
+            begin(fact.source)
+        key = repr((fact.model, fact.hardware, fact.devices, sorted(fact.given.items(), key=str)))
+        if key not in known:
+            known[key] = _run(fact)
+        rows.append(Row(fact, value_of(known[key], fact), True))
+    return rows
+
+
+def _run(fact: Fact) -> Measured:
+    """A static batch in closed form, or a benchmark's load on the event model."""
+    given = dict(fact.given)
+    load, clients, requests = given.pop("load"), float(given.pop("clients") or 0), given.pop("requests")
+    given.pop("tier")
+    if given.get("ep", 1) == 1:
+        given.pop("ep", None)
+    batch = max(round(clients), 1) if load == "static" else 1
+    served, s = served_asked(fact.model, fact.hardware, fact.devices, batch=batch, **given)
+    if load == "static":
+        return static(served, s)
+    spread = 0.0 if serving_sources()[fact.source].alike else SPREAD
+    return measured(served, s, load, clients, round(float(requests)) if requests else None, spread)
+
+
+def value_of(run: Measured, fact: Fact) -> float:
+    """A figure of a run in the convention of the metric."""
+    estimate: InferenceEstimate = run.estimate
+    given, metric = fact.given, fact.metric
+    if metric in ("ttft", "tpot", "e2e"):
+        return float(getattr(run, f"{metric}_s"))
+    rate: float = run.output_tokens_per_s
+    if metric == "output_tokens_per_s":
+        return rate
+    if metric == "total_tokens_per_s":
+        return float(rate * (given["input_len"] + given["output_len"]) / given["output_len"])
+    if metric == "prefill_tokens_per_s":
+        return float(estimate.prefill_tokens_per_s)
+    return float(
+        {
+            "device_memory": estimate.memory_allocated_bytes,
+            "weights_bytes": estimate.memory_bytes["weights"],
+            "energy_per_output_token": estimate.device_power_w * fact.devices / run.output_tokens_per_s,
+            "average_power": estimate.device_power_w * fact.devices,
+            "max_concurrency": estimate.max_batch,
+            "kv_blocks": estimate.cache_room_bytes,
+        }[metric]
+    )
+
+
+def score_serving(name: str, rows: Sequence[Row]) -> Group:
+    """Score one table: the median error of every source, model and device, then the mean of those."""
+    ratios = np.array([seconds_ratio(row) for row in rows])
+    errors, origin = np.abs(ratios - 1.0), [(row.fact.source, row.fact.model, row.fact.hardware) for row in rows]
+    places = [np.array([at for at, key in enumerate(origin) if key == wanted]) for wanted in dict.fromkeys(origin)]
+    limit = tolerances().get(name)
+    return Group(
+        name=name,
+        rows=len(rows),
+        sources=len(places),
+        mean=float(np.mean([np.median(errors[place]) for place in places])),
+        left_out=None,
+        median=float(np.median(errors)),
+        worst=float(errors.max()),
+        bias=float(np.mean([np.median(ratios[place]) - 1.0 for place in places])),
+        coverage=float(np.mean(errors <= 0.25)),
+        tolerance=limit.mean if limit else float("inf"),
+        why=limit.why if limit else "",
+    )

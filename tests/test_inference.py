@@ -1,0 +1,205 @@
+"""Inference in closed form: memory against published figures, look-ups against plain sums, parts against totals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hwsim
+from hwsim.analytic.batch import serve_batch
+from hwsim.analytic.cache import cache_bytes, weights_bytes
+from hwsim.analytic.pace import KNOTS, Pace
+from hwsim.analytic.serving import Served
+from hwsim.analytic.steady import steady
+from hwsim.asking_inference import served_asked
+from hwsim.errors import InputFileError, UsageError
+from hwsim.search.serving_space import Layout, columns, illegal, layouts
+from hwsim.specs.library import ENGINES, load_engine, load_model, names
+from hwsim.specs.strategy import Strategies
+
+
+def asked(
+    model: Any = "llama-3-8b", hardware: str = "a100-sxm-80", gpus: int = 1, **given: Any
+) -> tuple[Served, Strategies]:
+    return served_asked(model, hardware, gpus, **given)
+
+
+def pace_of(**given: Any) -> Pace:
+    return Pace(*asked(**given))
+
+
+@pytest.mark.parametrize(
+    ("model", "kilobytes"), [("deepseek-v3", 70.272), ("qwen2.5-72b", 327.680), ("llama-3.1-405b", 516.096)]
+)
+def test_cache_bytes_per_token_are_those_of_deepseeks_paper(model: str, kilobytes: float) -> None:
+    """DeepSeek-AI, "Insights into DeepSeek-V3", ISCA 2025, table 1."""
+    served, s = asked(model, "h200-sxm-141", settings="engine.block_tokens=1")
+    assert cache_bytes(served, s, 1000.0) == pytest.approx(1000 * kilobytes * 1e3)
+
+
+def test_tensor_parallelism_divides_heads_and_not_latents() -> None:
+    whole, parts = asked("llama-3-70b", "h100-sxm-80", 1), asked("llama-3-70b", "h100-sxm-80", 8, tp=8)
+    assert cache_bytes(*parts, 1024.0) * 8 == cache_bytes(*whole, 1024.0)
+    latent = [cache_bytes(*asked("deepseek-v3", "h200-sxm-141", n, tp=n), 1024.0) for n in (1, 8)]
+    assert latent[0] == latent[1]
+
+
+def test_windows_bound_the_cache() -> None:
+    short, long = (cache_bytes(*asked("mistral-7b"), tokens) for tokens in (4096.0, 32768.0))
+    assert long < 1.01 * short  # every layer sees 4,096 tokens
+
+
+@pytest.mark.parametrize("model", ["llama-3-8b", "gpt-j-6b", "qwen3-30b-a3b", "deepseek-v2-lite", "t5-3b"])
+def test_weights_in_half_precision_are_two_bytes_a_parameter(model: str) -> None:
+    served, s = asked(model, "h200-sxm-141", output_len=16, input_len=64)
+    assert weights_bytes(served, s) == pytest.approx(2.0 * hwsim.count_parameters(model).total, rel=2e-3)
+
+
+def test_a_quantised_70b_takes_what_its_checkpoint_does() -> None:
+    """Llama 3.1 70B Instruct AWQ in 4 bits: 39.8 GB on disk; the FP8 one: 70.6 GB (Hugging Face)."""
+    sizes = [weights_bytes(*asked("llama-3.1-70b", "h200-sxm-141", weights=name)) / 1e9 for name in ("int4", "fp8")]
+    assert sizes == pytest.approx([39.8, 72.6], rel=0.02)
+
+
+@settings(max_examples=60, deadline=None)
+@given(decodes=st.integers(1, 40), context=st.floats(1, 5000), steps=st.integers(1, 400))
+def test_a_stretch_is_the_sum_of_its_steps(decodes: int, context: float, steps: int) -> None:
+    pace = PACE
+    plain = sum(pace.step_s(decodes, context + i, 0, 0, 0.0, 0) for i in range(steps))
+    assert pace.run_s(decodes, context, steps) == pytest.approx(plain, rel=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(decodes=st.integers(1, 40), context=st.floats(1, 5000), share=st.floats(0, 1.2), most=st.integers(1, 400))
+def test_the_fewest_steps_that_take_so_long(decodes: int, context: float, share: float, most: int) -> None:
+    seconds = share * PACE.run_s(decodes, context, most)
+    steps = PACE.steps_in(decodes, context, seconds, most)
+    assert 1 <= steps <= most
+    assert steps == most or PACE.run_s(decodes, context, steps) >= seconds * (1 - 1e-12)
+    assert steps == 1 or PACE.run_s(decodes, context, steps - 1) < seconds * (1 + 1e-12)
+
+
+PACE = pace_of()
+
+
+def test_look_ups_are_the_operators_at_the_knots() -> None:
+    """Steps read off the tables equal the same step costed in columns."""
+    served, s = asked(engine="vllm")
+    pace = Pace(served, s)
+    grid = np.array([1.0, 7.0, 64.0])
+    place = 55
+    job = served.job.model_copy(update={"input_len": KNOTS[place] - 1, "output_len": 2})
+    found = steady(replace(served, job=job), columns([Layout(1, 1, 1, 1, 1)]), grid)
+    prompts = found.batch * np.maximum(
+        found.tpot_s - np.array([[pace.run_s(int(n), KNOTS[place], 1) for n in grid]]), 0
+    )
+    assert np.all(prompts >= 0)
+    rows = pace.rows(64)
+    assert rows.seconds < pace.rows(4096).seconds
+
+
+@pytest.mark.parametrize("engine", names(ENGINES))
+def test_parts_sum_to_the_times(engine: str) -> None:
+    e = hwsim.estimate_inference("llama-3-8b", "a100-sxm-80", 2, tp=2, batch=8, engine=engine)
+    assert sum(e.time_s["prefill"].values()) == pytest.approx(e.ttft_s)
+    assert sum(e.time_s["decode"].values()) == pytest.approx(e.tpot_s)
+    assert all(value >= -1e-12 for part in e.time_s.values() for value in part.values())
+    assert sum(e.memory_bytes.values()) == pytest.approx(e.memory_allocated_bytes)
+
+
+def test_the_largest_batch_fits_and_one_more_does_not() -> None:
+    most = hwsim.estimate_inference("llama-3-70b", "h100-sxm-80", 4, batch=1).max_batch
+    fits = [hwsim.estimate_inference("llama-3-70b", "h100-sxm-80", 4, batch=most + extra).fits for extra in (0, 1)]
+    assert fits == [True, False]
+
+
+def test_a_batch_in_one_step_waits_for_nobody() -> None:
+    pace = pace_of(batch=4, input_len=512, output_len=32)
+    done = serve_batch(pace, 4, 512, 32)
+    engine = pace.engine
+    first = engine.request_host + 512 * engine.prompt_host + pace.step_s(0, 0.0, 4, 2048, 0.0, 4)
+    assert done.first_s == pytest.approx([first] * 4)
+    assert done.finish_s == pytest.approx([first + pace.run_s(4, 513.0, 31)] * 4)
+
+
+def test_prompts_beyond_the_budget_come_later() -> None:
+    done = serve_batch(pace_of(), 16, 2048, 64)
+    assert sorted(done.first_s) == list(done.first_s)
+    assert done.first_s[-1] > 3 * done.first_s[0]
+    assert len(done.finish_s) == 16
+
+
+def test_arrays_equal_scalars_bit_for_bit() -> None:
+    batches = [1, 8, 64]
+    table = hwsim.estimate_inference("llama-3-8b", "h100-sxm-80", 1, batch=np.array(batches))
+    single = [hwsim.estimate_inference("llama-3-8b", "h100-sxm-80", 1, batch=n) for n in batches]
+    for name in ("ttft_s", "tpot_s", "e2e_s", "memory_allocated_bytes"):
+        assert table[name].tolist() == [getattr(e, name) for e in single]
+
+
+def test_speculation_pays_with_right_guesses_and_costs_with_wrong_ones() -> None:
+    given = {"model": "llama-3-70b", "hardware": "h100-sxm-80", "gpus": 4, "output_len": 256}
+    plain = hwsim.estimate_inference(**given).tpot_s
+    good, bad = (
+        hwsim.estimate_inference(**given, draft_tokens=4, draft="llama-3-8b", acceptance=a).tpot_s for a in (0.9, 0.0)
+    )
+    assert good < 0.7 * plain < plain < bad
+
+
+def test_a_cached_prefix_is_not_read_again() -> None:
+    none, most = (hwsim.estimate_inference("llama-3-8b", gpus=1, input_len=8192, prefix_hit=hit) for hit in (0.0, 0.9))
+    assert most.ttft_s < 0.3 * none.ttft_s
+    assert most.memory_bytes["kv_cache"] == none.memory_bytes["kv_cache"]
+
+
+def test_without_the_host_only_the_device_is_left() -> None:
+    busy, quiet = (
+        hwsim.estimate_inference("llama-3-8b", gpus=1, engine="vllm", engine_overhead=on) for on in (True, False)
+    )
+    assert quiet.tpot_s < busy.tpot_s
+    assert quiet.time_s["decode"]["host"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_every_layout_is_legal_and_fits_the_devices() -> None:
+    model = load_model("deepseek-v3")
+    found = list(layouts(model, 32, 8, {}))
+    assert {layout.ep for layout in found} >= {1, 8, 32}
+    for layout in found:
+        assert layout.devices <= 32
+        assert not illegal(model, vars(layout))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tp": 3, "gpus": 3}, "tp 3 must divide"),
+        ({"tp": 2, "gpus": 3}, "tp x pp x dp"),
+        ({"ep": 2, "gpus": 2}, "has no experts"),
+        ({"weights": "int3"}, "weights: 'int3' is none of"),
+        ({"batch": 0}, "batch: must be a whole number from 1"),
+        ({"batch": float("nan")}, "batch: must be a whole number"),
+        ({"prefix_hit": 1.5}, "prefix_hit: must be numbers from 0 to 1"),
+        ({"engine": "vlm"}, "did you mean vllm"),
+        ({"draft": "llama-3-8b"}, "needs draft_tokens"),
+        ({"quantity": 1}, "unknown argument"),
+        ({"batch": [1, 2], "tp": [1]}, "arrays differ in length"),
+    ],
+)
+def test_bad_arguments_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        hwsim.estimate_inference("llama-3-8b", "h100-sxm-80", **given)
+
+
+def test_bad_settings_name_the_field() -> None:
+    with pytest.raises(InputFileError, match=r"token_budgt.*did you mean token_budget"):
+        hwsim.estimate_inference("llama-3-8b", settings="engine.token_budgt=5")
+
+
+@pytest.mark.parametrize("name", names(ENGINES))
+def test_engines_say_where_their_numbers_come_from(name: str) -> None:
+    assert len(load_engine(name).source) > 40
