@@ -32,7 +32,7 @@ KINDS: Mapping[str, str] = {
 }  # fmt: skip
 """Metric to the table it is scored in."""
 STATIC, LOADED = "Serving, static batches", "Serving, under load"
-STANDS_FOR = {"sglang-jax": "jetstream", "vllm-tpu": "jetstream", "pope": "jetstream", "exllama": "mlc"}
+STANDS_FOR = {"sglang-jax": "jetstream", "vllm-tpu": "jetstream", "exllama": "mlc"}
 """Software without a preset of its own, and the one like it."""
 OLD = (
     ("tensorrt-llm", r"v0\.[5-9]", "tensorrt-llm-static"),
