@@ -89,6 +89,8 @@ def activation_bytes(served: Served, s: Strategies) -> float:
     made = min(engine.max_sequences, job.batch)
     if engine.preallocates:
         rows, made = float(engine.token_budget), engine.max_sequences
+    if engine.prompt_logits:
+        made = round(rows)
     attention = (sizes.heads + 2.0 * sizes.kv_heads) * model.head_dim
     dense = sizes.ffn * (1.0 + model.gate) if not model.experts or model.dense_layers else 0.0
     routed = model.experts_per_token * (sizes.expert_ffn * (1.0 + model.gate) + model.hidden) if model.experts else 0.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwsim.analytic.batch import Batch, serve_batch
-from hwsim.analytic.cache import cache_bytes, most_sequences, most_tokens, room
+from hwsim.analytic.cache import cache_bytes, cache_tokens, most_sequences, most_tokens, room
 from hwsim.analytic.estimate import SCHEMA_VERSION, flatten
 from hwsim.analytic.pace import Pace
 from hwsim.analytic.serving import PARTS, Cost, Served, attention_cost, before_cost, head_cost, rows_cost
@@ -184,6 +184,7 @@ def _memory(served: Served, s: Strategies, spread: Layout) -> dict[str, Any]:
         "memory_allocated_bytes": allocated,
         "memory_capacity_bytes": left.capacity_bytes,
         "cache_room_bytes": max(left.room_bytes, 0.0),
+        "cache_tokens": cache_tokens(served, s, left) * ranks,
         "max_batch": min(most, served.job.engine.max_sequences) * ranks,
         "max_context": most_tokens(served, s, left),
     }

@@ -75,7 +75,7 @@ class Device:
         if isinstance(work, Attention):
             return self._attention_s(work)
         if isinstance(work, Experts):
-            layer = (work.tokens, work.routing, work.hidden, work.ffn, work.gated, work.weight_bytes)
+            layer = (work.present, work.routing, work.hidden, work.ffn, work.gated, work.weight_bytes)
             return experts_s(*layer, self._experts(work))
         if isinstance(work, Stream):
             machine = self.kinds.get(work.kind or "", self.stream)
@@ -117,7 +117,7 @@ class Device:
         if isinstance(work, Experts):
             routed, machine, widths = work.routing, self._experts(work), (work.hidden, work.ffn, work.gated)
             compute = experts_compute_s(routed.rows, routed.active, *widths, machine)
-            memory = experts_memory_s(work.tokens, routed, *widths, work.weight_bytes, machine)
+            memory = experts_memory_s(work.present, routed, *widths, work.weight_bytes, machine)
             seconds = joined_s(compute, memory, experts_serial_s(work.hidden, work.ffn, machine), 0.0)
             return seconds, np.where(memory > compute, seconds, 0.0)
         return self.seconds(work), 0.0

@@ -145,6 +145,8 @@ def expert_part(p: Plan, routing: Routing) -> list[Operator]:
         hidden=float(m.hidden), ffn=z.expert_ffn, gated=m.gated, input_bytes=p.formats.gemm_input,
         weight_bytes=p.formats.weight or p.formats.gemm_input, skew=routing.skew,
     )  # fmt: skip
+    if routing.exchange == "all_to_all":
+        experts = replace(experts, gathered=bool(np.max(others) <= 1))
     if not p.habits.grouped:
         experts = replace(experts, kernels=EXPERT_KERNELS * experts.routing.active + LOOKED_KERNELS * z.experts)
     matrix = z.experts * m.hidden * z.expert_ffn * (1.0 + m.gate)

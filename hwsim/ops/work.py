@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from hwsim.formulas import attention, experts, gemm
 from hwsim.formulas.types import Numeric
 from hwsim.specs.hardware import CollectiveName, ExpertsFormat, StreamKind
@@ -64,13 +66,21 @@ class Experts:
     """Exponent of the experts' popularity; 0: all alike; below: rows are dealt out evenly."""
     kernels: Numeric = 5.0
     """Launches: rows put in order, up, activation, down, rows summed."""
+    gathered: bool = True
+    """Every device has the rows of all (all-gather); if not, they travel to their experts alone (all-to-all)."""
 
     @property
     def routing(self) -> experts.Routing:
         """Rows and active experts of the busiest device."""
         among = (self.tokens, self.topk, self.experts, self.total_experts, self.skew)
         rows = experts.busiest_rows(*among)
-        return experts.Routing(rows, experts.busiest_experts(*among), self.tokens * self.topk - rows)
+        elsewhere = (self.tokens * self.topk - rows) * float(self.gathered)
+        return experts.Routing(rows, experts.busiest_experts(*among), elsewhere)
+
+    @property
+    def present(self) -> Numeric:
+        """Tokens with rows on a device."""
+        return self.tokens if self.gathered else np.minimum(self.tokens, self.rows)
 
     @property
     def rows(self) -> Numeric:

@@ -34,6 +34,8 @@ class Engine(Spec):
     """Prompts attend in one fused kernel, or with their scores in memory."""
     cache_passes: Annotated[float, Field(ge=0, le=20)] = 0.0
     """Times that a step moves keys and values of every query head beside attending to them (repeated, joined anew)."""
+    prompt_logits: bool = False
+    """The head scores every prompt token, not the last alone."""
     native: tuple[Literal["fp8", "fp4", "int8"], ...] = ("fp8", "fp4")
     """Weight formats that are multiplied as they are where the device can; others are unpacked to half precision."""
     fused_cast: bool = False

@@ -43,6 +43,8 @@ class Source(Spec):
     """Tuned bests on quiet clusters, or ordinary runs."""
     engine: Text = ""
     """Software that ran it, where it serves."""
+    settings: tuple[Text, ...] = ()
+    """Overrides that all its runs need."""
     alike: bool = False
     """Requests under load were all of one length: clients march in step."""
     note: Text = ""

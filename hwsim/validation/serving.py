@@ -31,10 +31,13 @@ KINDS: Mapping[str, str] = {
     "energy_per_output_token": "power", "average_power": "power",
 }  # fmt: skip
 """Metric to the table it is scored in."""
+BLOCK_TOKENS = 16
+"""Of vLLM's cache."""
 STATIC, LOADED = "Serving, static batches", "Serving, under load"
 STANDS_FOR = {"sglang-jax": "jetstream", "vllm-tpu": "jetstream", "exllama": "mlc"}
 """Software without a preset of its own, and the one like it."""
 OLD = (
+    ("transformers", "2024-06", "transformers-4.40"),
     ("tensorrt-llm", r"v0\.[5-9]", "tensorrt-llm-static"),
     ("vllm", "2023", "vllm-2023"),
     ("vllm", r"^v?0\.[3-7]|2024", "vllm-v0"),
@@ -71,12 +74,10 @@ def _fact(row: Mapping[str, str], path: Path) -> Fact:
     given: dict[str, Any] = {name: round(float(row[name])) for name in SIZES if row.get(name)}
     given |= {"weights": row["weights"], "kv": row["kv"], "engine": preset(row["engine"], row["version"])}
     given |= {"load": row["load"], "clients": row["batch"], "requests": row["requests"], "tier": row["tier"]}
-    kind = KINDS[metric]
-    table = STATIC if row["load"] == "static" else LOADED
     return Fact(
         id=row["id"],
         source=path.stem,
-        group=f"Serving {kind}" if kind in ("memory", "power") else f"{table}: {kind}",
+        group=_table(metric, row["load"]),
         metric=metric,
         published=float(row["value"]) * UNITS[unit],
         model=row["model"],
@@ -86,6 +87,16 @@ def _fact(row: Mapping[str, str], path: Path) -> Fact:
         settings=(),
         note=row["note"],
     )
+
+
+def _table(metric: str, load: str) -> str:
+    """The table that a figure is scored in."""
+    kind = KINDS[metric]
+    if kind in ("memory", "power"):
+        return f"Serving {kind}"
+    if load == "static":
+        return f"{STATIC}: {kind}"
+    return f"{LOADED}: {'throughput' if '_per_s' in metric else metric.upper()}"
 
 
 def preset(engine: str, version: str) -> str:
@@ -126,7 +137,8 @@ def _run(fact: Fact) -> Measured:
     if given.get("ep", 1) == 1:
         given.pop("ep", None)
     batch = max(round(clients), 1) if load == "static" else 1
-    served, s = served_asked(fact.model, fact.hardware, fact.devices, batch=batch, **given)
+    settings = serving_sources()[fact.source].settings
+    served, s = served_asked(fact.model, fact.hardware, fact.devices, batch=batch, settings=settings, **given)
     if load == "static":
         return static(served, s)
     spread = 0.0 if serving_sources()[fact.source].alike else SPREAD
@@ -152,8 +164,8 @@ def value_of(run: Measured, fact: Fact) -> float:
             "weights_bytes": estimate.memory_bytes["weights"],
             "energy_per_output_token": estimate.device_power_w * fact.devices / run.output_tokens_per_s,
             "average_power": estimate.device_power_w * fact.devices,
-            "max_concurrency": estimate.max_batch,
-            "kv_blocks": estimate.cache_room_bytes,
+            "max_concurrency": estimate.cache_tokens / given["input_len"],
+            "kv_blocks": estimate.cache_tokens / BLOCK_TOKENS,
         }[metric]
     )
 
