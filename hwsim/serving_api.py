@@ -13,7 +13,7 @@ from hwsim import arguments
 from hwsim.analytic.inference import estimate, inference_frame
 from hwsim.asking import OTHERS, HardwareLike, ModelLike
 from hwsim.asking_inference import JOB, make_served, served_asked
-from hwsim.errors import InfeasibleError, UsageError
+from hwsim.errors import InfeasibleError, UsageError, shorten
 from hwsim.events.slo import Slo
 from hwsim.events.workload import Lengths, Workload, arrivals, bursty, closed_loop
 from hwsim.search.serving_plan import OBJECTIVES, ServingPlan, ServingRequest, plan_serving
@@ -121,6 +121,7 @@ def simulate_serving(
     arguments.named(given, (*ASKED, *names))
     deployed = Deployment(**{name: given.pop(name) for name in names if given.get(name) is not None})
     arguments.whole("requests", requests, arguments.MAX_BATCH)
+    _check_seed(seed)
     arguments.numbers("length_spread", length_spread, 0.0, 1.0)
     work, lengths = _workload(trace, qps, concurrency, requests, arrival_cv, length_spread, given, seed)
     served, s = served_asked(model, hardware, gpus, **{**given, **lengths})
@@ -172,6 +173,13 @@ def _drawn(
     if clients is not None:
         return closed_loop(requests, clients, lengths[0], lengths[1], seed)
     return bursty(requests, float(qps or 0.0), cv, lengths[0], lengths[1], seed)
+
+
+def _check_seed(seed: Any) -> None:
+    """Refuse what no generator takes."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        msg = f"seed: must be a whole number from 0, not {shorten(seed)}"
+        raise UsageError(msg)
 
 
 def _slo(ttft_ms: float | None, tpot_ms: float | None) -> Slo | None:
@@ -235,6 +243,7 @@ def plan_inference(
     arguments.whole("top", top, 1000)
     arguments.positive("qps", qps)
     promise = _promise(ttft_ms, tpot_ms, percentile)
+    _check_seed(seed)
     served = make_served(model, hardware, gpus, **given)  # type: ignore[arg-type]
     pins = _pins(arguments.texts("pin", pin))
     return plan_serving(ServingRequest(served, promise, qps, objective, top, pins, seed))

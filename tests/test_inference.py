@@ -203,3 +203,15 @@ def test_bad_settings_name_the_field() -> None:
 @pytest.mark.parametrize("name", names(ENGINES))
 def test_engines_say_where_their_numbers_come_from(name: str) -> None:
     assert len(load_engine(name).source) > 40
+
+
+def test_adapters_take_memory_each_and_time_once() -> None:
+    """A LoRA of rank 16 on every linear layer of Llama 2 7B has 39,976,960 parameters (PEFT, all-linear)."""
+    none, one, many = (
+        hwsim.estimate_inference("llama-2-7b", "a100-sxm-80", 1, output_len=16, **given)
+        for given in ({}, {"adapters": 1, "rank": 16}, {"adapters": 100, "rank": 16})
+    )
+    each = (many.memory_bytes["weights"] - one.memory_bytes["weights"]) / 99
+    assert each == pytest.approx(2 * 39_976_960, rel=1e-6)
+    assert one.memory_bytes["weights"] - none.memory_bytes["weights"] == pytest.approx(each)
+    assert none.tpot_s < one.tpot_s == many.tpot_s

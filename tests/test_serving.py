@@ -83,6 +83,7 @@ def test_a_model_that_does_not_fit_says_so() -> None:
         ({"qps": 1.0, "routing": "random"}, "routing"),
         ({"qps": 1.0, "length_spread": 2.0}, "length_spread"),
         ({"qps": 1.0, "prefill_replicas": 1}, "leaves none"),
+        ({"qps": 1.0, "seed": -5}, "seed: must be a whole number from 0"),
         ({"trace": {"arrival_s": [0.0]}}, "lacks the column input_tokens"),
     ],
 )

@@ -12,7 +12,7 @@ from hwsim.formulas.serving import cache_blocks
 from hwsim.ops import serving
 from hwsim.ops.operator import Operator, total
 from hwsim.ops.serving import Routing
-from hwsim.specs.engine import WEIGHT_BYTES
+from hwsim.specs.engine import WEIGHT_BYTES, InferenceJob
 from hwsim.specs.library import load_model
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
@@ -64,7 +64,7 @@ def weights_bytes(served: Served, s: Strategies) -> float:
     plan, model = serving.step_plan(served.model, s, served.formats, served.habits, 1.0), served.model
     inside = 0.0
     for _, count, operators in serving.layers(plan, Routing(), source_of(served, s, plan)):
-        inside += count * sum(_operator_bytes(operator, served.job.weight_bytes) for operator in operators)
+        inside += count * sum(_operator_bytes(operator, served.job) for operator in operators)
     if model.encoder is not None or model.vision is not None:
         shape = serving.other_stacks(model, s, served.formats, served.habits, served.lengths)
         inside += sum(count * float(np.max(total(ops, "parameters"))) * HALF_BYTES for count, ops in shape)
@@ -75,10 +75,12 @@ def weights_bytes(served: Served, s: Strategies) -> float:
     return inside * layer_share(model, s) + ends * HALF_BYTES
 
 
-def _operator_bytes(operator: Operator, quantised: float) -> float:
-    """Weights of one operator as they are stored."""
-    matrices = 0.0 if operator.name in KEPT_PLAIN else float(np.max(operator.matmul_parameters))
-    return matrices * quantised + (float(np.max(operator.parameters)) - matrices) * HALF_BYTES
+def _operator_bytes(operator: Operator, job: InferenceJob) -> float:
+    """Weights of one operator as they are stored, and of its adapters in half precision."""
+    adapter = float(np.max(operator.trained_parameters)) if job.adapters and operator.trained is not None else 0.0
+    matrices = 0.0 if operator.name in KEPT_PLAIN else float(np.max(operator.matmul_parameters)) - adapter
+    plain = float(np.max(operator.parameters)) - adapter - matrices
+    return matrices * job.weight_bytes + (plain + job.adapters * adapter) * HALF_BYTES
 
 
 def activation_bytes(served: Served, s: Strategies) -> float:

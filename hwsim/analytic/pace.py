@@ -52,6 +52,9 @@ class Rows(NamedTuple):
     """Device seconds and launches of what sees rows alone."""
 
     seconds: float
+    """Of a device with so many."""
+    routed_s: float
+    """Of experts and their exchange, where every device has so many."""
     kernels: float
 
 
@@ -107,14 +110,17 @@ class Pace:
             return self.run_s(decodes, context, 1)
         waves = min(max(chunks, decodes), self.stages)
         shared = waves * self.ranks
-        rows = self.rows(-(-(tokens + decodes) // shared))
         each = -(-decodes // shared)
-        device_s = rows.seconds + self.head_s(each + -(-ended // shared))
+        own = -(-chunks // self.ranks)  # of the device with most: a chunk stays on one
+        length = -(-tokens // chunks)
+        rows = self.rows(each + -(-own * length // waves))
+        met = self.rows(-(-(tokens + decodes) // shared))  # rows of all devices meet at the experts
+        device_s = rows.seconds + met.routed_s + self.head_s(each + -(-ended // shared))
         kernels = rows.kernels + self.kernels
         if decodes:
             device_s += _line(self.decode_attention(each), context)
             kernels += self.kernels
-        device_s += _line(self.prompt_attention(max(chunks // shared, 1), -(-tokens // max(chunks, shared))), past)
+        device_s += _line(self.prompt_attention(max(own // waves, 1), -(-own * length // max(own, waves))), past)
         if not decodes:  # a pipeline that is at work already has nothing to fill
             device_s *= (waves + self.stages - 1.0) / self.stages
         device_s += self.before_s(ended)
@@ -157,7 +163,7 @@ class Pace:
         each = -(-decodes // (self.ranks * min(self.stages, max(decodes, 1))))
         width = 1 + self.served.job.draft_tokens
         rows = self.rows(each * width)
-        fixed_s = rows.seconds + self.head_s(each * width)
+        fixed_s = rows.seconds + rows.routed_s + self.head_s(each * width)
         graph = decodes <= self.engine.graph_batch
         kernels = rows.kernels + self.kernels
         guesses = self._guesses_s(decodes, each)
@@ -172,7 +178,8 @@ class Pace:
         if self.drafter is not None:
             return [ahead * step for step in self.drafter.decode_steps(decodes)]
         layers = self.served.model.layers
-        layer_s = self.rows(each).seconds / layers + self.head_s(each)
+        one = self.rows(each)
+        layer_s = (one.seconds + one.routed_s) / layers + self.head_s(each)
         return [ahead * (layer_s + own / layers) for own in self.decode_attention(each)]
 
     def _paced(self, device_s: float, kernels: float, graph: bool, sequences: int) -> float:
@@ -244,8 +251,10 @@ def _blocked(known: dict[int, list[Rows]], count: int, cost: Callable[[Numeric],
     if block not in known:
         numbers = np.maximum(np.arange(block * BLOCK, (block + 1) * BLOCK, dtype=np.float64), 1.0)
         found = cost(numbers)
-        seconds, kernels = (np.broadcast_to(v, numbers.shape).tolist() for v in (found.total_s, found.kernels))
-        known[block] = [Rows(a, b) for a, b in zip(seconds, kernels, strict=True)]
+        routed = found.time_s.get("experts", 0.0) + found.time_s.get("ep", 0.0)
+        parts = (found.total_s - routed, routed, found.kernels)
+        columns = [np.broadcast_to(part, numbers.shape).tolist() for part in parts]
+        known[block] = [Rows(*row) for row in zip(*columns, strict=True)]
     return known[block][count % BLOCK]
 
 

@@ -141,6 +141,7 @@ class Served:
         read = {"fp8": 1.0, "int8": 1.0, "fp4": 0.5625}.get(self.compute, whole)
         return Formats(
             whole, read, whole, whole, whole, trains=False, weight=self.job.weight_bytes if self.unpacks else None,
+            rank=self.job.rank * (self.job.adapters > 0),
             norm_passes=engine.norm_passes, activation_passes=engine.activation_passes, rope_passes=engine.rope_passes,
         )  # fmt: skip
 

@@ -54,6 +54,10 @@ AcceptanceFlag = Annotated[
 Draft = Annotated[
     str | None, typer.Option("--draft", help="Model that guesses (default: MTP layers).", rich_help_panel=o.JOB)
 ]
+Adapters = Annotated[
+    int | None,
+    typer.Option("--adapters", help="LoRA adapters in memory, one for every request.", rich_help_panel=o.JOB),
+]
 Skew = Annotated[
     float | None, typer.Option("--skew", help="Exponent of the experts' popularity (0: even).", rich_help_panel=o.JOB)
 ]
@@ -80,6 +84,8 @@ def infer(
     acceptance: AcceptanceFlag = None,
     draft: Draft = None,
     skew: Skew = None,
+    adapters: Adapters = None,
+    rank: o.RankFlag = None,
     source_len: o.SourceFlag = None,
     images: o.ImagesFlag = None,
     settings: o.SetFlag = [],  # noqa: B006
@@ -97,7 +103,7 @@ def infer(
     asked: dict[str, Any] = o.given(
         tp=tp, pp=pp, dp=dp, ep=ep, batch=batch, input_len=input_len, output_len=output_len, weights=weights, kv=kv,
         precision=precision, engine=engine, prefix_hit=prefix_hit, draft_tokens=draft_tokens, acceptance=acceptance,
-        draft=draft, skew=skew, source_len=source_len, images=images,
+        draft=draft, skew=skew, adapters=adapters, rank=rank, source_len=source_len, images=images,
     )  # fmt: skip
     result = hwsim.estimate_inference(
         model, hardware, gpus, settings=settings, profiles=profiles, engine_overhead=engine_overhead, **asked

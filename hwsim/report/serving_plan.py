@@ -55,7 +55,9 @@ def headline(plan: ServingPlan) -> str:
     machine = f"{made['devices']:,} × {served.hardware.accelerator.title or served.hardware.accelerator.name}"
     load = f"{made['qps']:.3g} requests/s, {show(made['output_tokens_per_s'], 'count')} output tokens/s"
     rent = made["rent_usd_per_hour"]
-    return f"{served.model.title or served.model.name} on {machine}: {load}" + (f", {rent:,.0f} USD/h" if rent else "")
+    return f"{served.model.title or served.model.name} on {machine}: {load}" + (
+        f", {rent:,.3g} USD/h" if rent and rent < 100 else f", {rent:,.0f} USD/h" if rent else ""
+    )
 
 
 def replica_line(best: InferenceEstimate) -> str:
