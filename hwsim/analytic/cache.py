@@ -56,7 +56,8 @@ def cache_bytes(served: Served, s: Strategies, tokens: float) -> float:
             kept += count * float(cache_blocks(seen, block)) * block
     if model.encoder is not None:
         kept += model.layers * served.source_len
-    return kept * float(np.max(width)) * served.job.cache_bytes * layer_share(model, s)
+    copies = served.job.engine.cache_copies
+    return copies * kept * float(np.max(width)) * served.job.cache_bytes * layer_share(model, s)
 
 
 def weights_bytes(served: Served, s: Strategies) -> float:

@@ -34,6 +34,8 @@ class Engine(Spec):
     """Prompts attend in one fused kernel, or with their scores in memory."""
     cache_passes: Annotated[float, Field(ge=0, le=20)] = 0.0
     """Times that a step moves keys and values of every query head beside attending to them (repeated, joined anew)."""
+    cache_copies: Annotated[float, Field(ge=1, le=4)] = 1.0
+    """Caches of a request alive at once: 2 where a step joins every layer's anew and keeps the old ones to its end."""
     prompt_logits: bool = False
     """The head scores every prompt token, not the last alone."""
     native: tuple[Literal["fp8", "fp4", "int8"], ...] = ("fp8", "fp4")
