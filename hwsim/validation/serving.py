@@ -41,6 +41,7 @@ OLD = (
     ("tensorrt-llm", r"v0\.[5-9]", "tensorrt-llm-static"),
     ("vllm", "2023", "vllm-2023"),
     ("vllm", r"^v?0\.[3-7]|2024", "vllm-v0"),
+    ("vllm", r"^v?0\.(1[4-9]|[2-9]\d)|^2025-1|^nightly", "vllm-async"),
 )
 """Engine, what its old versions are called, and the preset that stands for them."""
 
