@@ -260,7 +260,8 @@ def test_time_is_limited(work: str) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_no_orphans_whatever_ends_the_parent(work: str, tmp_path: Path, how: signal.Signals) -> None:
-    told = "from hwsim.live.processes import run_ranks\n"
+    told = "import signal\nfrom hwsim.live.processes import run_ranks\n"
+    told += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
     told += f"run_ranks('{work}:waits', 2, {{}}, 60.0, lambda pid: print(pid, flush=True))"
     root = str(Path(hwsim.__file__).parents[1])
     env = {**os.environ, "PYTHONPATH": os.pathsep.join((root, str(tmp_path)))}
