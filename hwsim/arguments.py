@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from math import gcd
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -267,14 +267,29 @@ def job_fields(given: MutableMapping[str, Any]) -> dict[str, Any]:
 
 def job_settings(document: Document | None) -> dict[str, Any]:
     """The job fields of ``--set job.NAME=VALUE``; they are refused as those of a file are."""
+    return settings_of(document, JOB, job_fields)
+
+
+def settings_of(
+    document: Document | None, names: Sequence[str], checked: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """The same for a job with other fields: their names, and what checks them."""
     given = dict(document.data) if document else {}
-    unknown = [f"--set job.{name[:60]}: unknown field{did_you_mean(name, JOB)}" for name in given if name not in JOB]
+    strange = [name for name in given if name not in names]
+    unknown = [f"--set job.{name[:60]}: unknown field{did_you_mean(name, names)}" for name in strange]
     if unknown:
         raise InputFileError(unknown)
     try:
-        return job_fields(given)
+        return checked(given)
     except UsageError as error:
         raise InputFileError([f"--set job.{error}"]) from None
+
+
+def given_once(given: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Refuse a job field that is both an argument and a setting."""
+    if given.keys() & fixed.keys():
+        msg = f"{', '.join(given.keys() & fixed.keys())}: given twice, as an argument and by --set job"
+        raise UsageError(msg)
 
 
 def enough_devices(name: str, count: int, cluster: Cluster) -> None:

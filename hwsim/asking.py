@@ -35,6 +35,17 @@ def names_batch(given: Mapping[str, Any], settings: str | Sequence[str]) -> bool
     )
 
 
+def loaded(
+    model: ModelLike, hardware: HardwareLike, gpus: int, over: Mapping[str, Document], profiles: str | Path | None
+) -> tuple[Model, Hardware]:
+    """The model and the machine that were named, with their ``--set`` fields."""
+    spec = load_model(model.model_dump(exclude_unset=True) if isinstance(model, Model) else model, over.get("model"))
+    folder = arguments.folder("profiles", profiles)
+    machine = load_hardware(hardware, folder, {k: over[k] for k in ("accelerator", "cluster") if k in over})
+    arguments.enough_devices("gpus", gpus, machine.cluster)
+    return spec, machine
+
+
 def make_setting(
     model: ModelLike,
     hardware: HardwareLike,
@@ -51,13 +62,8 @@ def make_setting(
     over = overrides(settings)
     given, fixed = arguments.job_fields(job), arguments.job_settings(over.get("job"))
     arguments.named(job, (*arguments.JOB, "framework"))
-    if given.keys() & fixed.keys():
-        msg = f"{', '.join(given.keys() & fixed.keys())}: given twice, as an argument and by --set job"
-        raise UsageError(msg)
-    spec = load_model(model.model_dump(exclude_unset=True) if isinstance(model, Model) else model, over.get("model"))
-    folder = arguments.folder("profiles", profiles)
-    machine = load_hardware(hardware, folder, {k: over[k] for k in ("accelerator", "cluster") if k in over})
-    arguments.enough_devices("gpus", gpus, machine.cluster)
+    arguments.given_once(given, fixed)
+    spec, machine = loaded(model, hardware, gpus, over, profiles)
     name = machine.accelerator.usual_framework if framework is None else arguments.text("framework", framework)
     habits = load_framework(name, over.get("framework"))
     kernel_arguments.check_framework(habits, machine.accelerator, over.get("framework"))

@@ -8,16 +8,15 @@ from typing import Any, get_args
 
 from hwsim import arguments
 from hwsim.analytic.serving import Served
-from hwsim.asking import HardwareLike, ModelLike, overrides
+from hwsim.asking import HardwareLike, ModelLike, loaded, overrides
 from hwsim.costs.compute import device, half_dtype
-from hwsim.errors import InputFileError, UsageError, did_you_mean, shorten
+from hwsim.errors import UsageError, shorten
 from hwsim.search.serving_space import SIZES, illegal
 from hwsim.search.space import divisors
 from hwsim.specs.engine import CacheName, InferenceJob, WeightName
 from hwsim.specs.hardware import Hardware
-from hwsim.specs.library import load_engine, load_hardware, load_model
+from hwsim.specs.library import load_engine, load_model
 from hwsim.specs.model import Model
-from hwsim.specs.reading import Document
 from hwsim.specs.strategy import Strategies, strategies
 
 CHOICES = {"weights": get_args(WeightName), "kv": get_args(CacheName)}
@@ -45,15 +44,10 @@ def make_served(
     arguments.whole("gpus", gpus, arguments.MAX_DEVICES)
     over = overrides(settings)
     arguments.named(job, (*JOB, "engine"))
-    fixed = _settings(over.get("job"))
+    fixed = arguments.settings_of(over.get("job"), JOB, _job_fields)
     given = _job_fields(job)
-    if given.keys() & fixed.keys():
-        msg = f"{', '.join(given.keys() & fixed.keys())}: given twice, as an argument and by --set job"
-        raise UsageError(msg)
-    spec = load_model(model.model_dump(exclude_unset=True) if isinstance(model, Model) else model, over.get("model"))
-    folder = arguments.folder("profiles", profiles)
-    machine = load_hardware(hardware, folder, {k: over[k] for k in ("accelerator", "cluster") if k in over})
-    arguments.enough_devices("gpus", gpus, machine.cluster)
+    arguments.given_once(given, fixed)
+    spec, machine = loaded(model, hardware, gpus, over, profiles)
     name = machine.accelerator.usual_engine if engine is None else arguments.text("engine", engine)
     habits = load_engine(name, over.get("engine"))
     if not engine_overhead:
@@ -92,18 +86,6 @@ def _job_fields(given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             arguments.whole(name, value, WHOLE[name])
     return job
-
-
-def _settings(document: Document | None) -> dict[str, Any]:
-    """The job fields of ``--set job.NAME=VALUE``."""
-    given = dict(document.data) if document else {}
-    unknown = [f"--set job.{name[:60]}: unknown field{did_you_mean(name, JOB)}" for name in given if name not in JOB]
-    if unknown:
-        raise InputFileError(unknown)
-    try:
-        return _job_fields(given)
-    except UsageError as error:
-        raise InputFileError([f"--set job.{error}"]) from None
 
 
 def _check(model: Model, machine: Hardware, job: InferenceJob) -> None:

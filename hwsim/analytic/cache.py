@@ -56,8 +56,12 @@ def cache_bytes(served: Served, s: Strategies, tokens: float) -> float:
             kept += count * float(cache_blocks(seen, block)) * block
     if model.encoder is not None:
         kept += model.layers * served.source_len
-    copies = served.job.engine.cache_copies
-    return copies * kept * float(np.max(width)) * served.job.cache_bytes * layer_share(model, s)
+    return kept * float(np.max(width)) * served.job.cache_bytes * layer_share(model, s)
+
+
+def held_bytes(served: Served, s: Strategies, tokens: float) -> float:
+    """Memory that one request takes for so many tokens, at the peak of a step, on the fullest device. [byte]"""
+    return served.job.engine.cache_copies * cache_bytes(served, s, tokens)
 
 
 def weights_bytes(served: Served, s: Strategies) -> float:
@@ -125,7 +129,7 @@ def drafter_bytes(served: Served, s: Strategies) -> float:
 
 def most_sequences(served: Served, s: Strategies, left: CacheRoom, tokens: float) -> int:
     """Requests of so many tokens whose caches fit on one device with requests of its own."""
-    each = cache_bytes(served, s, tokens)
+    each = held_bytes(served, s, tokens)
     return max(floor(left.room_bytes / each), 0) if each > 0 else served.job.engine.max_sequences
 
 
@@ -133,7 +137,7 @@ def cache_tokens(served: Served, s: Strategies, left: CacheRoom) -> int:
     """Tokens of the KV cache, in whole blocks, of one device with requests of its own."""
     length = served.prompt_len + served.job.output_len
     block = served.job.engine.block_tokens
-    per_token = cache_bytes(served, s, float(length)) / (ceil(length / block) * block)
+    per_token = held_bytes(served, s, float(length)) / (ceil(length / block) * block)
     return max(floor(left.room_bytes / (per_token * block)), 0) * block
 
 
@@ -143,6 +147,6 @@ def most_tokens(served: Served, s: Strategies, left: CacheRoom) -> int:
     low, high = 0, longest
     while low < high:
         middle = (low + high + 1) // 2
-        fits = cache_bytes(served, s, float(middle)) <= left.room_bytes
+        fits = held_bytes(served, s, float(middle)) <= left.room_bytes
         low, high = (middle, high) if fits else (low, middle - 1)
     return low

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwsim.analytic.answer import Answer
 from hwsim.analytic.memory import PARTS
 from hwsim.analytic.training import TIME_PARTS, TRAFFIC_AXES, TrainingColumns
 from hwsim.specs.bands import family
@@ -48,20 +49,10 @@ ARRAYS = (
 
 
 @dataclass(frozen=True)
-class TrainingEstimate:
+class TrainingEstimate(Answer):
     """The answer for one strategy."""
 
     values: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON that `hwsim estimate train --json` prints."""
-        return dict(self.values)
-
-    def __getattr__(self, name: str) -> Any:
-        values = self.__dict__.get("values", {})
-        if name in values:
-            return values[name]
-        raise AttributeError(name)
 
     def __repr__(self) -> str:
         v = self.values

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwsim.analytic.answer import Answer
 from hwsim.analytic.batch import Batch, serve_batch
-from hwsim.analytic.cache import cache_bytes, cache_tokens, most_sequences, most_tokens, room
+from hwsim.analytic.cache import cache_tokens, held_bytes, most_sequences, most_tokens, room
 from hwsim.analytic.estimate import SCHEMA_VERSION, flatten
 from hwsim.analytic.pace import Pace
 from hwsim.analytic.serving import PARTS, Cost, Served, attention_cost, before_cost, head_cost, rows_cost
@@ -33,20 +34,10 @@ AXES = ("tp", "ep", "pp")
 
 
 @dataclass(frozen=True)
-class InferenceEstimate:
+class InferenceEstimate(Answer):
     """The answer for one static batch."""
 
     values: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON that `hwsim estimate infer --json` prints."""
-        return dict(self.values)
-
-    def __getattr__(self, name: str) -> Any:
-        values = self.__dict__.get("values", {})
-        if name in values:
-            return values[name]
-        raise AttributeError(name)
 
     def __repr__(self) -> str:
         v = self.values
@@ -169,7 +160,7 @@ def _memory(served: Served, s: Strategies, spread: Layout) -> dict[str, Any]:
     length = served.prompt_len + served.job.output_len
     parts = {
         "weights": left.weights_bytes,
-        "kv_cache": spread.each * cache_bytes(served, s, float(length)),
+        "kv_cache": spread.each * held_bytes(served, s, float(length)),
         "activations": left.activations_bytes,
         "runtime": left.runtime_bytes,
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hwsim.analytic.cache import cache_bytes, room
+from hwsim.analytic.cache import held_bytes, room
 from hwsim.analytic.serving import Cost, Served, attention_cost, head_cost, rows_cost
 from hwsim.formulas.serving import accepted_tokens
 from hwsim.formulas.types import Numeric
@@ -86,6 +86,6 @@ def fitting(served: Served, s: Strategies, batch: Numeric, ranks: Numeric) -> Nu
     for i in range(s.shape[0]):
         one = replace(s, **{name: getattr(s, name).reshape(-1)[i] for name in ("tp", "pp", "dp", "ep", "etp")})
         left = room(served, one)
-        most = left.room_bytes / max(cache_bytes(served, one, length), 1.0)
+        most = left.room_bytes / max(held_bytes(served, one, length), 1.0)
         rows.append(min(max(most, 0.0), float(served.job.engine.max_sequences)))
     return np.ceil(batch / ranks) <= np.array(rows)[:, None]

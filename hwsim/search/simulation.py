@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from hwsim.analytic.answer import Answer
 from hwsim.analytic.cache import cache_bytes
 from hwsim.analytic.inference import InferenceEstimate, estimate
 from hwsim.analytic.pace import Pace
@@ -49,7 +50,7 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class ServingSimulation:
+class ServingSimulation(Answer):
     """What happened to some traffic."""
 
     served: Served
@@ -57,10 +58,6 @@ class ServingSimulation:
     workload: Workload
     result: Result
     values: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON that `hwsim simulate serving --json` prints."""
-        return dict(self.values)
 
     def to_frame(self) -> pd.DataFrame:
         """The requests, one row each."""
@@ -74,12 +71,6 @@ class ServingSimulation:
         columns |= {"input_tokens": self.workload.input_tokens, "output_tokens": self.workload.output_tokens}
         columns |= {"preemptions": r.preemptions, "replica": r.replica, "status": np.array(STATUS)[r.status]}
         return pd.DataFrame(columns)
-
-    def __getattr__(self, name: str) -> Any:
-        values = self.__dict__.get("values", {})
-        if name in values:
-            return values[name]
-        raise AttributeError(name)
 
     def __repr__(self) -> str:
         v = self.values
