@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -123,15 +123,13 @@ def simulate_serving(
     arguments.whole("requests", requests, arguments.MAX_BATCH)
     _check_seed(seed)
     arguments.numbers("length_spread", length_spread, 0.0, 1.0)
-    work, lengths = _workload(trace, qps, concurrency, requests, arrival_cv, length_spread, given, seed)
+    work, lengths = _workload(trace, qps, concurrency)
     served, s = served_asked(model, hardware, gpus, **{**given, **lengths})
     work = work or _drawn(qps, concurrency, requests, arrival_cv, length_spread, served.job, seed)
     return simulate_traffic(served, s, deployed, work, _slo(ttft_ms, tpot_ms), seed, progress)
 
 
-def _workload(
-    trace: Any, qps: Any, concurrency: Any, requests: int, cv: float, spread: float, given: Mapping[str, Any], seed: int
-) -> tuple[Workload | None, dict[str, int]]:
+def _workload(trace: Any, qps: Any, concurrency: Any) -> tuple[Workload | None, dict[str, int]]:
     """The requests of a trace with their mean lengths; none where they are to be drawn."""
     if sum(value is not None for value in (trace, qps, concurrency)) != 1:
         msg = "give one of qps, concurrency and trace"
@@ -201,7 +199,7 @@ def _promise(ttft_ms: float | None, tpot_ms: float | None, percentile: int) -> P
 
 def plan_inference(
     model: ModelLike,
-    hardware: HardwareLike | Sequence[HardwareLike] = DEFAULT_HARDWARE,
+    hardware: HardwareLike = DEFAULT_HARDWARE,
     gpus: int = 8,
     *,
     qps: float | None = None,
@@ -244,7 +242,7 @@ def plan_inference(
     arguments.positive("qps", qps)
     promise = _promise(ttft_ms, tpot_ms, percentile)
     _check_seed(seed)
-    served = make_served(model, hardware, gpus, **given)  # type: ignore[arg-type]
+    served = make_served(model, hardware, gpus, **given)
     pins = _pins(arguments.texts("pin", pin))
     return plan_serving(ServingRequest(served, promise, qps, objective, top, pins, seed))
 

@@ -33,7 +33,6 @@ OFFLINE_WAVES = 4
 """Requests of an offline run over those that fit at once."""
 TRIALS, TRIAL_REQUESTS = 7, 600
 """Rates tried by bisection, and requests of each."""
-RNG = np.random.default_rng
 
 
 @dataclass(frozen=True)
@@ -128,10 +127,11 @@ def measured(
         work = poisson(requests or MOST_REQUESTS // 2, clients, *lengths)
     else:
         most = min(serving.pools[0].engine.kv_tokens // (job.input_len + job.output_len), job.engine.max_sequences)
-        count = requests or min(max(OFFLINE_WAVES * most * len(serving.pools), 16), MOST_REQUESTS)
-        work = arrivals(np.zeros(count), lengths[0].draw(count, RNG()), lengths[1].draw(count, RNG()))
+        count = requests or min(max(OFFLINE_WAVES * most, 16), MOST_REQUESTS)
+        rng = np.random.default_rng(0)
+        work = arrivals(np.zeros(count), lengths[0].draw(count, rng), lengths[1].draw(count, rng))
     found = simulate(serving, work).summary()
-    busy = max(round(found["batch"]["mean"] * len(serving.pools)), 1)
+    busy = max(round(found["batch"]["mean"]), 1)
     e = estimate(replace(served, job=job.model_copy(update={"batch": busy})), s)
     mean = {name: found[name]["mean"] or float("nan") for name in ("ttft_s", "tpot_s", "e2e_s")}
     return Measured(**mean, output_tokens_per_s=found["output_tokens_per_s"], estimate=e)

@@ -85,7 +85,7 @@ def _fact(row: Mapping[str, str], path: Path) -> Fact:
         hardware=row["hardware"],
         devices=int(row["devices"]),
         given=given,
-        settings=(),
+        settings=serving_sources()[path.stem].settings,
         note=row["note"],
     )
 
@@ -123,7 +123,7 @@ def predict_all(chosen: Iterable[Fact], begin: Callable[[str], None] | None = No
     for fact in chosen:
         if begin and (not rows or rows[-1].fact.source != fact.source):
             begin(fact.source)
-        key = repr((fact.model, fact.hardware, fact.devices, sorted(fact.given.items(), key=str)))
+        key = repr((fact.source, fact.model, fact.hardware, fact.devices, sorted(fact.given.items(), key=str)))
         if key not in known:
             known[key] = _run(fact)
         rows.append(Row(fact, value_of(known[key], fact), True))
@@ -138,8 +138,7 @@ def _run(fact: Fact) -> Measured:
     if given.get("ep", 1) == 1:
         given.pop("ep", None)
     batch = max(round(clients), 1) if load == "static" else 1
-    settings = serving_sources()[fact.source].settings
-    served, s = served_asked(fact.model, fact.hardware, fact.devices, batch=batch, settings=settings, **given)
+    served, s = served_asked(fact.model, fact.hardware, fact.devices, batch=batch, settings=fact.settings, **given)
     if load == "static":
         return static(served, s)
     spread = 0.0 if serving_sources()[fact.source].alike else SPREAD
