@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 import hwsim
 from hwsim.analytic.batch import serve_batch
-from hwsim.analytic.cache import cache_bytes, weights_bytes
+from hwsim.analytic.cache import cache_bytes, held_bytes, weights_bytes
 from hwsim.analytic.pace import KNOTS, Pace
 from hwsim.analytic.serving import Served
 from hwsim.analytic.steady import steady
 from hwsim.asking_inference import served_asked
 from hwsim.errors import InputFileError, UsageError
 from hwsim.search.serving_space import Layout, columns, illegal, layouts
+from hwsim.search.simulation import swap_s, transfer_link
 from hwsim.specs.library import ENGINES, load_engine, load_model, names
 from hwsim.specs.strategy import Strategies
 
@@ -215,3 +216,12 @@ def test_adapters_take_memory_each_and_time_once() -> None:
     assert each == pytest.approx(2 * 39_976_960, rel=1e-6)
     assert one.memory_bytes["weights"] - none.memory_bytes["weights"] == pytest.approx(each)
     assert none.tpot_s < one.tpot_s == many.tpot_s
+
+
+def test_a_second_cache_takes_memory_and_is_not_sent() -> None:
+    one, two = (
+        served_asked("llama-3-8b", "a100-sxm-80", 1, settings=f"engine.cache_copies={copies}") for copies in (1, 2)
+    )
+    assert held_bytes(*two, 1000.0) == 2 * held_bytes(*one, 1000.0) == 2 * 1008 * 131_072  # whole blocks; 128 KiB each
+    assert transfer_link(*two) == transfer_link(*one)
+    assert swap_s(*two) == swap_s(*one)

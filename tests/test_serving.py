@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import hwsim
+from hwsim.asking_inference import served_asked
 from hwsim.cli.app import run
 from hwsim.errors import InfeasibleError, UsageError
+from hwsim.search.traffic import measured
 from hwsim.validation.published import Row
 from hwsim.validation.serving import KINDS, score_serving, serving_board, serving_facts, serving_sources
 
@@ -31,6 +33,11 @@ def test_one_client_sees_what_the_closed_form_says(lengths: tuple[int, int], eng
     assert found.ttft_s["p50"] == pytest.approx(alone.ttft_s, rel=1e-9)
     assert found.tpot_s["p50"] == pytest.approx(alone.tpot_s, rel=1e-9)
     assert found.e2e_s["p99"] == pytest.approx(alone.e2e_s, rel=1e-9)
+
+
+def test_an_offline_benchmark_repeats_bit_for_bit() -> None:
+    asked = served_asked(**LLAMA, input_len=300, output_len=20)
+    assert measured(*asked, "offline", 1.0, 40) == measured(*asked, "offline", 1.0, 40)
 
 
 @pytest.mark.parametrize("batch", [4, 24])
@@ -83,6 +90,8 @@ def test_a_model_that_does_not_fit_says_so() -> None:
         ({"qps": 1.0, "routing": "random"}, "routing"),
         ({"qps": 1.0, "length_spread": 2.0}, "length_spread"),
         ({"qps": 1.0, "prefill_replicas": 1}, "leaves none"),
+        ({"qps": 1.0, "mttr_s": -1.0}, "mttr_s must be a finite number of at least 0"),
+        ({"qps": 1.0, "cold_start_s": float("nan")}, "cold_start_s must be a finite number of at least 0"),
         ({"qps": 1.0, "seed": -5}, "seed: must be a whole number from 0"),
         ({"trace": {"arrival_s": [0.0]}}, "lacks the column input_tokens"),
     ],

@@ -18,6 +18,7 @@ from hwsim.costs.energy import host_power_w, idle_power_w
 from hwsim.costs.host import transfer_s
 from hwsim.costs.money import cost_usd
 from hwsim.errors import UsageError
+from hwsim.events.engine import at_least
 from hwsim.events.fleet import Autoscale, Failures, Fleet, Link, Pool, Routing
 from hwsim.events.results import Result
 from hwsim.events.serving import simulate
@@ -47,6 +48,10 @@ class Deployment:
     """Mean time between failures of a replica; 0: none fails."""
     mttr_s: float = 600.0
     preemption: Literal["recompute", "swap"] = "recompute"
+
+    def __post_init__(self) -> None:
+        for name in ("prefill_replicas", "most_replicas", "target", "cold_start_s", "mtbf_s", "mttr_s"):
+            at_least(name, getattr(self, name), 0.0)
 
 
 @dataclass(frozen=True)
