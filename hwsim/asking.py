@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from hwsim.analytic.setting import Setting
 from hwsim.costs.compute import device
 from hwsim.defaults import DEFAULT_SEQ_LEN, usual_batch, usual_precision
 from hwsim.errors import UsageError
+from hwsim.search.plan import OBJECTIVES, Request
+from hwsim.search.space import parse_pins
 from hwsim.specs.hardware import Hardware
 from hwsim.specs.job import ModuleName, TrainingJob
 from hwsim.specs.library import Reference, load_framework, load_hardware, load_model, split_settings
@@ -26,9 +29,11 @@ SHARED = ("global_batch", "seq_len")
 OTHERS = ("framework", "profiles")
 ModelLike = Reference | Model
 HardwareLike = Reference | Hardware
+Settings = str | Sequence[str] | Mapping[str, Document]
+"""Overrides as ``path=value`` texts, or as documents by root (accelerator, model, ...) that know their lines."""
 
 
-def names_batch(given: Mapping[str, Any], settings: str | Sequence[str]) -> bool:
+def names_batch(given: Mapping[str, Any], settings: Settings) -> bool:
     """Whether the user chose the global batch."""
     return given.get("global_batch") is not None or "global_batch" in arguments.job_settings(
         overrides(settings).get("job")
@@ -51,7 +56,7 @@ def make_setting(
     hardware: HardwareLike,
     gpus: int,
     *,
-    settings: str | Sequence[str] = (),
+    settings: Settings = (),
     profiles: str | Path | None = None,
     framework: str | None = None,
     modules: tuple[ModuleName, ...] = (),
@@ -81,10 +86,55 @@ def make_setting(
     return Setting(spec, machine, asked, gpus)
 
 
+def training_request(
+    model: ModelLike,
+    hardware: HardwareLike,
+    gpus: int,
+    *,
+    objective: str = "throughput",
+    top: int = 10,
+    pin: str | Sequence[str] = (),
+    tokens: float | str | None = None,
+    target_days: float | None = None,
+    target_tokens_per_s: float | None = None,
+    settings: Settings = (),
+    profiles: str | Path | None = None,
+    **job: Any,
+) -> Request:
+    """What is asked of the planner; the arguments are those of `hwsim.plan`."""
+    arguments.choice("objective", objective, OBJECTIVES)
+    budget = arguments.token_budget(tokens, model)
+    needed = arguments.target_tokens_per_s(budget, target_days, target_tokens_per_s)
+    arguments.whole("top", top, 1000)
+    pins = parse_pins(arguments.texts("pin", pin))
+    setting = make_setting(model, hardware, gpus, settings=settings, profiles=profiles, **job)
+    return Request(
+        model=setting.model,
+        hardware=setting.hardware,
+        job=setting.job,
+        devices=gpus,
+        objective=objective,
+        top=top,
+        pins=pins,
+        tokens=budget,
+        target_tokens_per_s=needed,
+        usual_batch=None if names_batch(job, settings) else partial(usual_batch, setting.job.seq_len),
+    )
+
+
 def asked(
-    model: ModelLike, hardware: HardwareLike, gpus: int, *, settings: str | Sequence[str] = (), **given: Any
+    model: ModelLike, hardware: HardwareLike, gpus: int, *, settings: Settings = (), **given: Any
 ) -> tuple[Setting, Strategies]:
     """The setting and the strategies asked for, legal ones only, with defaults where nothing was."""
+    setting, s = asked_rows(model, hardware, gpus, settings=settings, **given)
+    arguments.refuse_illegal(setting.model, s)
+    return setting, s
+
+
+def asked_rows(
+    model: ModelLike, hardware: HardwareLike, gpus: int, *, settings: Settings = (), **given: Any
+) -> tuple[Setting, Strategies]:
+    """The same, legal or not."""
     arguments.named(given, (*COLUMN_NAMES[1:], *arguments.JOB, *OTHERS))
     job = {name: given.pop(name) for name in (*arguments.JOB_ALONE, *OTHERS) if name in given}
     modules = arguments.take_modules(given)
@@ -101,10 +151,11 @@ def asked(
     if not names_batch(columns, settings):
         unit = s.dp * s.micro_batch
         s = replace(s, global_batch=np.asarray(np.ceil(s.global_batch / unit) * unit))
-    arguments.refuse_illegal(setting.model, s)
     return setting, s
 
 
-def overrides(settings: str | Sequence[str]) -> dict[str, Document]:
+def overrides(settings: Settings) -> dict[str, Document]:
     """Settings (`accelerator.memory.bandwidth=4 TB/s`, ...) by what they change."""
+    if isinstance(settings, Mapping):
+        return dict(settings)
     return split_settings(arguments.texts("settings", settings))

@@ -113,6 +113,19 @@ def parse(text: str, dimension: str) -> float:
     return float(number.replace("_", "")) * units[unit]
 
 
+def write(value: float, dimension: str) -> str:
+    """An SI value as text that `parse` reads back to the last bit or two: for files and settings, not for people.
+
+    Examples
+    --------
+    >>> write(3.35e12, "bytes_per_s"), write(1.5, "usd_per_s"), write(0.5, "fraction")
+    ('3350000000000.0 B/s', '5400.0 USD/h', '0.5')
+    """
+    units = DIMENSIONS[dimension]
+    unit = next((symbol for symbol, scale in units.items() if scale == 1.0), next(iter(units)))
+    return f"{value / units[unit]!r} {unit}".rstrip()
+
+
 def _trim(value: float, digits: int) -> str:
     """Show `value` with `digits` significant digits, no exponent, no trailing zeros added by rounding."""
     if value == 0:

@@ -43,7 +43,7 @@ class Device:
         """Fraction of the dense peak of `devices` that `flops` in `seconds` amount to. [-]"""
         return utilization(flops, seconds, devices, self.gemm.peak_flops_per_s)
 
-    def at_clock(self, share: float) -> Device:
+    def at_clock(self, share: Numeric) -> Device:
         """The same device with its matrix units at a share of their clock."""
         gemm = self.gemm._replace(efficiency=self.gemm.efficiency * share)
         forward, backward = self.attention.forward_efficiency * share, self.attention.backward_efficiency * share
@@ -179,7 +179,7 @@ def half_dtype(accelerator: Accelerator) -> str:
 
 def first_dtype(accelerator: Accelerator, names: Sequence[str]) -> str:
     """The first of some dtypes that a device has a rate for; the first of all where it has none."""
-    return next((name for name in names if getattr(accelerator.peak, name, None)), names[0])
+    return next((name for name in names if getattr(accelerator.peak, name, None) is not None), names[0])
 
 
 def launches(work: Work) -> Numeric:
@@ -213,7 +213,7 @@ def device(
     UsageError
         If the device has no peak for that dtype.
     """
-    peaks = {name: value for name, value in accelerator.peak.model_dump().items() if value}
+    peaks = {name: value for name, value in accelerator.peak if value is not None}
     if compute not in peaks:
         msg = f"{accelerator.name} has no {compute} rate (it has {', '.join(peaks)}){did_you_mean(compute, peaks)}"
         raise UsageError(msg)
@@ -221,17 +221,17 @@ def device(
     gemm = _first(accelerator.kernels.gemm, [library.gemm for library in known], compute)
     narrow = HALF if training else compute
     attention = _first(accelerator.kernels.attention, [library.attention for library in known], narrow)
-    half = peaks.get("bf16") or peaks.get("fp16") or peaks[compute]
+    half = _first_known(accelerator.peak.bf16, accelerator.peak.fp16, peaks[compute])
     shared = {
         "bandwidth_bytes_per_s": accelerator.memory.bandwidth,
         "units": float(accelerator.compute_units),
-        "cache_bytes": accelerator.cache or 0.0,
+        "cache_bytes": _first_known(accelerator.cache, 0.0),
     }
 
     def fused(dtype: str) -> AttentionMachine:
         own = {} if training else {str(name): curve for name, curve in attention.dtypes.items()}
         rate = peaks.get(dtype, half)
-        peak = {"peak_flops_per_s": rate if dtype in own else min(half, rate)}
+        peak = {"peak_flops_per_s": rate if dtype in own else np.minimum(half, rate)}
         return _bind(AttentionMachine, own.get(dtype, attention), shared | peak)
 
     streams = accelerator.kernels.stream
@@ -251,13 +251,13 @@ def _experts(accelerator: Accelerator, known: Sequence[Library], given: dict[str
     """Machines of fused experts by format: the first library's that measured it, or the device's; else the nearest."""
     curves = [curve for curve in (*(each.experts for each in known), accelerator.kernels.experts) if curve]
     peaks, found = accelerator.peak, {}
-    half = peaks.bf16 or peaks.fp16
+    half = _first_known(peaks.bf16, peaks.fp16)
     rates = {"fp8": peaks.fp8, "fp8_block": peaks.fp8, "mxfp4_fp8": peaks.fp8, "fp4": peaks.fp4}
     for kind in (HALF, *EXPERTS_NEAR) if curves else ():
         order: tuple[Any, ...] = (kind, *EXPERTS_NEAR.get(kind, ()), HALF)
         fit = next((curve.dtypes[name] for name in order for curve in curves if name in curve.dtypes), None)
         rate = rates.get(kind, half)
-        if fit is not None and rate:
+        if fit is not None and rate is not None:
             found[kind] = _bind(ExpertsMachine, fit, given | {"peak_flops_per_s": rate})
     return found
 
@@ -269,18 +269,23 @@ def _latent(
     curves = [curve for curve in (*(each.latent for each in known), accelerator.kernels.latent) if curve]
     if not curves:
         return None, None
-    peaks = {name: value for name, value in accelerator.peak.model_dump().items() if value}
-    half = peaks.get("bf16") or peaks.get("fp16") or max(peaks.values())
+    peaks = {name: value for name, value in accelerator.peak if value is not None}
+    half = _first_known(peaks.get("bf16"), peaks.get("fp16"), *peaks.values())
     narrow: list[Any] = [curve.dtypes[name] for curve in curves for name in curve.dtypes if name == cache]
     usual = _bind(AttentionMachine, curves[0], given | {"peak_flops_per_s": half})
     rate = {"peak_flops_per_s": peaks.get(cache, half)}
     return usual, _bind(AttentionMachine, narrow[0], given | rate) if narrow else None
 
 
-def _clock_share(accelerator: Accelerator) -> float:
+def _clock_share(accelerator: Accelerator) -> Numeric:
     """Share of the boost clock held under the power limit; all of it where nobody knows better."""
     power = accelerator.power
-    return float(sustained_share(power.tdp, power.idle, power.unlimited or power.tdp))
+    return sustained_share(power.tdp, power.idle, _first_known(power.unlimited, power.tdp))
+
+
+def _first_known(*values: Any) -> Any:
+    """The first value that is given."""
+    return next((value for value in values if value is not None), None)
 
 
 def _first(own: Any, curves: Sequence[Any], compute: str) -> Any:
@@ -297,9 +302,9 @@ def _of_dtype(curve: Any, compute: str) -> Any:
 MachineT = TypeVar("MachineT", GemmMachine, AttentionMachine, ExpertsMachine, StreamMachine)
 
 
-def _bind(machine: type[MachineT], curve: Spec, given: dict[str, float]) -> MachineT:
-    """Fill a machine tuple from `given` values, else from the curve's field of the same name."""
+def _bind(machine: type[MachineT], curve: Spec, given: Mapping[str, Any]) -> MachineT:
+    """Fill a machine tuple from `given` values, else from the curve's field of the same name; columns stay columns."""
     values = {
         name: given[name] if name in given else getattr(curve, name.removesuffix("_s")) for name in machine._fields
     }
-    return machine(**{name: float(value) for name, value in values.items()})
+    return machine(**{name: value if isinstance(value, np.ndarray) else float(value) for name, value in values.items()})

@@ -13,12 +13,12 @@ WAITING_SHARE = 0.35
 """The same while a device only communicates or waits for its neighbours (clocks stay up)."""
 
 
-def host_power_w(hardware: Hardware) -> float:
+def host_power_w(hardware: Hardware) -> Numeric:
     """Power of fans, CPUs, NICs and switches per device: the rated node power less its devices, at 60 % load. [W]"""
     node, device = hardware.cluster.node, hardware.accelerator.power
     if node.max_power is None:
         return 0.15 * device.tdp
-    return max(0.0, node.max_power / node.devices - device.tdp) * 0.6
+    return np.maximum(node.max_power / node.devices - device.tdp, 0.0) * 0.6
 
 
 def energy_j(hardware: Hardware, devices: Numeric, seconds: Numeric, busy_s: Numeric) -> Numeric:
@@ -46,7 +46,7 @@ def serving_energy_j(
     return devices * seconds * (power.idle + above + host_power_w(hardware))
 
 
-def idle_power_w(hardware: Hardware) -> float:
+def idle_power_w(hardware: Hardware) -> Numeric:
     """Power of a device that waits with a model in memory, and its share of the node. [W]"""
     power = hardware.accelerator.power
     return power.idle + AWAKE_SHARE * 0.5 * (power.tdp - power.idle) + host_power_w(hardware)

@@ -12,7 +12,7 @@ from hwsim.specs.hardware import Hardware
 def transfer_s(hardware: Hardware, moved_bytes: Numeric) -> Numeric:
     """Time of one device's link to its host, one way; 0 where nobody knows its rate. [s]"""
     rate = hardware.accelerator.host_bandwidth
-    return moved_bytes / rate if rate else 0.0 * moved_bytes
+    return 0.0 * moved_bytes if rate is None else moved_bytes / rate
 
 
 def node_update_s(hardware: Hardware, parameters: Numeric, devices: Numeric) -> Numeric:

@@ -8,7 +8,8 @@ from hwsim.specs.hardware import Accelerator
 
 def rent_usd_per_s(accelerator: Accelerator) -> float:
     """On-demand rent of one device; NaN where no price is known. [USD/s]"""
-    rent = accelerator.price.rent or accelerator.price.committed
+    price = accelerator.price
+    rent = price.committed if price.rent is None else price.rent
     return float("nan") if rent is None else rent
 
 

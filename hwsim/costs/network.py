@@ -31,10 +31,10 @@ class Link:
 
     tier: Tier
     domain: int
-    bandwidth_bytes_per_s: float
+    bandwidth_bytes_per_s: Numeric
     edge: float
 
-    def least_s(self, sent_bytes: float) -> float:
+    def least_s(self, sent_bytes: Numeric) -> Numeric:
         """Time to send at the full rate of the link. [s]"""
         return sent_bytes / self.bandwidth_bytes_per_s
 
@@ -151,7 +151,7 @@ def network(cluster: Cluster, devices: int) -> Network:
     for tier in cluster.tiers:
         size = tier.size or devices
         inner = next(d for d in range(min(size, devices) // inner * inner, 0, -inner) if devices % d == 0 or d == inner)
-        rate = (tier.bandwidth or cluster.node.nic_share) / tier.oversubscription
+        rate = (cluster.node.nic_share if tier.bandwidth is None else tier.bandwidth) / tier.oversubscription
         links.append(Link(tier, inner, rate, _edge(tier, devices)))
     outer = links[-1]
     links[-1] = Link(outer.tier, max(outer.domain, devices), outer.bandwidth_bytes_per_s, outer.edge)

@@ -81,7 +81,7 @@ class Memory(Spec):
     @property
     def usable(self) -> float:
         """What a program can have: the visible memory, else the capacity. [byte]"""
-        return self.visible or self.capacity
+        return self.capacity if self.visible is None else self.visible
 
 
 class Power(Spec):

@@ -246,10 +246,10 @@ class _Shelf:
         """The device (with the settings laid over it) and the cluster that a reference stands for."""
         document = resolve_extends(_document(reference, self.either), self.either)
         if CLUSTER_FIELDS.isdisjoint(document.data):
-            device = overlay(document, settings)
+            device = _resized(document, settings)
             cluster = linked(device, "usual_cluster", self.cluster)
         else:
-            device = overlay(self._device_of(document), settings)
+            device = _resized(self._device_of(document), settings)
             cluster = document
         named = {**cluster.data, "accelerator": device.data.get("name", "custom")}
         return device, replace(cluster, data=named)
@@ -261,6 +261,21 @@ class _Shelf:
             return linked(cluster, "accelerator", self.accelerator)
         origin = {path[1:]: place for path, place in cluster.origin.items() if path[:1] == ("accelerator",)}
         return resolve_extends(replace(cluster, data=dict(fields), origin=origin), self.either)
+
+
+def _resized(device: Document, settings: Document | None) -> Document:
+    """The device with settings laid over it; another capacity, and no word of what is visible, is all visible."""
+    whole = overlay(device, settings)
+    asked = settings.data.get("memory") if settings else None
+    memory = whole.data.get("memory")
+    if (
+        not (isinstance(asked, Mapping) and isinstance(memory, Mapping))
+        or "capacity" not in asked
+        or "visible" in asked
+    ):
+        return whole
+    kept = {name: value for name, value in memory.items() if name != "visible"}
+    return replace(whole, data={**whole.data, "memory": kept})
 
 
 def split_settings(settings: str | Iterable[str]) -> dict[str, Document]:
