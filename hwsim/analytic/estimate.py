@@ -34,6 +34,12 @@ CONTRACT_STRATEGY = (
     "global_batch",
     "seq_len",
 )
+NAMES = {
+    "tp": "tensor-parallel comm", "cp": "context-parallel comm", "ep": "expert-parallel comm",
+    "pp": "pipeline sends", "dp": "gradient/weight comm", "offload": "host memory traffic",
+    "bubble": "pipeline bubble", "launch": "waiting for host",
+}  # fmt: skip
+"""Parts of a step as a reader calls them, where their name in JSON is short."""
 ARRAYS = (
     "step_time_s",
     "tokens_per_s",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hwsim.analytic.estimate import NAMES
 from hwsim.report.terminal import bar, wrapped
 from hwsim.units import HOUR_S, TERA, show
 
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
 BAR = 24
 NEGLIGIBLE = 0.002
 LONGEST_ARGUMENT = 200
-NAMES = {
-    "tp": "tensor-parallel comm", "cp": "context-parallel comm", "ep": "expert-parallel comm",
-    "pp": "pipeline sends", "dp": "gradient/weight comm", "offload": "host memory traffic",
-    "bubble": "pipeline bubble", "launch": "waiting for host",
-}  # fmt: skip
 
 
 def plan_view(plan: Plan, call: Mapping[str, Any]) -> list[Any]:

@@ -144,9 +144,14 @@ def _fields_at(spec: type[BaseModel], path: FieldPath) -> dict[str, Any]:
     for part in path:
         if current is None:
             return {}
-        if isinstance(part, str) and part in current.model_fields:
-            current = _spec_in(current.model_fields[part].annotation)
-    return dict(current.model_fields) if current else {}
+        if isinstance(part, str) and part in (known := _as_written(current)):
+            current = _spec_in(known[part].annotation)
+    return _as_written(current) if current else {}
+
+
+def _as_written(spec: type[BaseModel]) -> dict[str, Any]:
+    """Fields of a spec by the names that files use."""
+    return {field.alias or name: field for name, field in spec.model_fields.items()}
 
 
 def _spec_in(annotation: Any) -> type[BaseModel] | None:

@@ -1,0 +1,239 @@
+"""Scenario files read: every reference, field and unit checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from hwsim.analytic.setting import Setting
+from hwsim.errors import InputFileError, UsageError, did_you_mean, printable, shorten
+from hwsim.search.plan import Request
+from hwsim.search.serving_plan import ServingRequest
+from hwsim.specs.fields import dimension_of, value_at
+from hwsim.specs.files import validate
+from hwsim.specs.reading import Document, read_yaml
+from hwsim.specs.scenario import Scenario
+from hwsim.units import write
+from hwsim.whatif.answers import Asked, ask
+from hwsim.whatif.measures import bound, measure_named
+from hwsim.whatif.question import TIMES, Question, checked_files, flattened, located
+
+BASE = "base"
+DEEPEST = 16
+"""Most scenarios that lie inside each other."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A scenario file, and the questions it asks."""
+
+    scenario: Scenario
+    document: Document
+    asked: tuple[Asked, ...]
+    """The base first, then the scenarios in order; every one loaded and checked."""
+
+    @property
+    def base(self) -> Question:
+        """What the others are variations of."""
+        return self.asked[0].question
+
+    def question(self, name: str) -> Question:
+        """The question of a scenario."""
+        return next(each.question for each in self.asked if each.question.name == name)
+
+
+def load_scenario(
+    reference: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | None = None, profiles: str | Path | None = None
+) -> Loaded:
+    """Read and check a scenario file, or a mapping of its fields.
+
+    Parameters
+    ----------
+    reference
+        Path, or the fields of a file.
+    settings
+        Fields of the base to change (``--set``), by path.
+    profiles
+        Folder of hardware profiles to look in first.
+
+    Raises
+    ------
+    InputFileError
+        Naming file, line, field and the nearest fix for whatever is wrong, before any work is done.
+    """
+    if isinstance(reference, Mapping):
+        document = Document(dict(reference), "given fields", {(): "given fields"})
+    else:
+        document = read_yaml(Path(reference))
+    scenario = validate(Scenario, document)
+    folder = document.path.parent if document.path else None
+    base = _base(document, folder, settings or {})
+    questions = [base, *_variations(scenario, document, base, folder)]
+    _check_expectations(scenario, document, [question.name for question in questions])
+    return Loaded(scenario, document, tuple(ask(scaled(question, profiles), profiles) for question in questions))
+
+
+def _base(document: Document, folder: Path | None, settings: Mapping[str, Any]) -> Question:
+    fields, places = flattened(document, ("base",))
+    question = Question(checked_files(fields, places, folder), places, BASE, document.where(("base",)))
+    if not settings:
+        return question
+    over = Document({"set": dict(settings)}, "--set", {("set", path): f"--set {path}" for path in settings})
+    changed, marks = flattened(over, ("set",))
+    return question.over(changed, marks, BASE, question.place)
+
+
+def _variations(scenario: Scenario, document: Document, base: Question, folder: Path | None) -> list[Question]:
+    """The base under each scenario's overrides, in order."""
+    _check_names(scenario, document)
+    found: list[Question] = []
+    for name in scenario.scenarios:
+        fields: dict[str, Any] = {}
+        places: dict[str, str] = {}
+        for override in _expanded(scenario, document, name, ()):
+            own, marks = flattened(document, ("overrides", override))
+            for path in own:
+                _refuse_second(name, path, own, fields, places, document.where(("scenarios", name)))
+            fields |= checked_files(own, marks, folder)
+            places |= marks
+        found.append(base.over(fields, places, name, document.where(("scenarios", name))))
+    return found
+
+
+def _check_names(scenario: Scenario, document: Document) -> None:
+    for name in scenario.scenarios:
+        if name in scenario.overrides or name == BASE:
+            what = "the base's name" if name == BASE else "an override too"
+            raise InputFileError([f"{document.where(('scenarios', name))}: scenarios: {shorten(name)} is {what}"])
+    for override in scenario.overrides:
+        flattened(document, ("overrides", override))
+
+
+def _expanded(scenario: Scenario, document: Document, name: str, above: tuple[str, ...]) -> list[str]:
+    """The overrides that a scenario lays over the base, those of scenarios inside it in their place."""
+    place = f"{document.where(('scenarios', name))}: scenarios"
+    if name in above:
+        route = " -> ".join((*above, name))
+        raise InputFileError([f"{place}: goes round in a circle: {printable(route)}"])
+    if len(above) >= DEEPEST:
+        raise InputFileError([f"{place}: more than {DEEPEST} scenarios inside each other"])
+    result: list[str] = []
+    for part in scenario.scenarios[name]:
+        if part in scenario.overrides:
+            result.append(part)
+        elif part in scenario.scenarios:
+            result += _expanded(scenario, document, part, (*above, name))
+        else:
+            known = [*scenario.overrides, *scenario.scenarios]
+            hint = did_you_mean(part, known) or f" (known: {', '.join(known) or 'none'})"
+            raise InputFileError([f"{place}: {shorten(name)}: no override {shorten(part)}{hint}"])
+    return result
+
+
+def _refuse_second(
+    name: str, path: str, own: Mapping[str, Any], fields: Mapping[str, Any], places: Mapping[str, str], place: str
+) -> None:
+    """Two overrides of one field in one scenario: their order must not matter."""
+    other = next(
+        (known for known in fields if known == path or known.startswith(f"{path}.") or path.startswith(f"{known}.")), None
+    )
+    if other is not None and own[path] is not None:
+        first = places[other]
+        raise InputFileError([f"{place}: {name}: {path} is overridden twice (also {other} at {first})"])
+
+
+def _check_expectations(scenario: Scenario, document: Document, names: Sequence[str]) -> None:
+    problems = []
+    for i, each in enumerate(scenario.expect):
+        place = document.where(("expect", i))
+        unknown = [name for name in each.scenarios if name not in names]
+        if unknown:
+            problems.append(f"{place}: expect: no scenario {shorten(unknown[0])}{did_you_mean(unknown[0], names)}")
+        if each.what == "fits":
+            continue
+        try:
+            measure = measure_named(each.what)
+            for limit in (each.at_least, each.at_most):
+                if limit is not None:
+                    bound(measure, limit)
+        except UsageError as error:
+            problems.append(f"{place}: expect: {error}")
+    if problems:
+        raise InputFileError(problems)
+
+
+def scaled(question: Question, profiles: str | Path | None) -> Question:
+    """The question with multiples (``{times: 2}``) worked out on what the rest of it says.
+
+    Raises
+    ------
+    InputFileError
+        Where there is nothing to multiply.
+    """
+    factors = {path: value for path, value in question.fields.items() if isinstance(value, Mapping) and TIMES in value}
+    if not factors:
+        return question
+    plain = {path: value for path, value in question.fields.items() if path not in factors}
+    rest = replace(question, fields=plain)
+    subject = _Subject(ask(rest, profiles))
+    values: dict[str, Any] = {}
+    for path, factor in factors.items():
+        values |= located(question, lambda path=path, factor=factor: subject.multiples(path, factor[TIMES]))  # type: ignore[misc]
+    places = {path: question.where(next(known for known in factors if path.startswith(known))) for path in values}
+    return replace(rest, fields={**plain, **values}, places={**question.places, **places})
+
+
+class _Subject:
+    """What the fields of a question stand for, loaded."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.question = asked.question
+        request = asked.request
+        if isinstance(request, Request):
+            setting: Any = Setting(request.model, request.hardware, request.job, request.devices)
+        elif isinstance(request, ServingRequest):
+            setting = request.served
+        else:
+            assert asked.single is not None  # noqa: S101
+            setting = asked.single[0]
+        job = setting.job
+        self.roots: dict[str, Any] = {"model": setting.model, "job": job}
+        self.roots |= {"accelerator": setting.hardware.accelerator, "cluster": setting.hardware.cluster}
+        self.roots |= {"engine": getattr(job, "engine", None), "framework": getattr(job, "framework", None)}
+
+    def multiples(self, path: str, factor: Any) -> dict[str, Any]:
+        """The field's value times a factor, as files write it; of a group of rates, each of them."""
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < 1e9:
+            msg = f"{path}: times must be a positive number, not {shorten(factor)}"
+            raise UsageError(msg)
+        root, _, inner = path.partition(".")
+        if not inner or root not in self.roots or self.roots[root] is None:
+            return {path: _times(self.question.fields.get(path), factor, path)}
+        spec = self.roots[root]
+        value = value_at(spec, inner)
+        if isinstance(value, BaseModel):
+            numbers = [name for name, each in value if isinstance(each, int | float) and not isinstance(each, bool)]
+            return {f"{path}.{name}": self._written(spec, f"{inner}.{name}", factor, path) for name in numbers}
+        return {path: self._written(spec, inner, factor, path)}
+
+    def _written(self, spec: Any, inner: str, factor: float, path: str) -> Any:
+        value = value_at(spec, inner)
+        if value is None and inner.startswith("tiers.") and inner.endswith(".bandwidth"):
+            value = spec.node.nic_share
+        dimension = dimension_of(spec, inner)
+        if dimension is None or value is None:
+            return _times(value, factor, path)
+        return write(value * factor, dimension)
+
+
+def _times(value: Any, factor: float, path: str) -> Any:
+    """A plain number times a factor; whole numbers stay whole."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        msg = f"{path}: the base has no number there to multiply"
+        raise UsageError(msg)
+    result = value * factor
+    return round(result) if isinstance(value, int) else result
