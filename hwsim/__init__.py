@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from hwsim.checking import calibrate, validate_published, validate_pytorch
     from hwsim.serving_api import estimate_inference, plan_inference, simulate_serving
+    from hwsim.specs.library import load_grid, load_prices
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,8 +31,10 @@ __all__ = [
     "estimate_training",
     "evaluate",
     "explain",
+    "load_grid",
     "load_hardware",
     "load_model",
+    "load_prices",
     "operator_time",
     "plan",
     "plan_inference",
@@ -43,6 +46,7 @@ __all__ = [
 
 ELSEWHERE = {
     "hwsim.checking": ("calibrate", "validate_published", "validate_pytorch"),
+    "hwsim.specs.library": ("load_grid", "load_prices"),
     "hwsim.serving_api": ("estimate_inference", "plan_inference", "simulate_serving"),
 }
 """What is loaded from elsewhere than the facade, by module."""

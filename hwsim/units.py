@@ -14,6 +14,8 @@ from hwsim.errors import did_you_mean, shorten
 KIB, MIB, GIB, TIB = 2.0**10, 2.0**20, 2.0**30, 2.0**40
 MILLION, GB, TERA = 1e6, 1e9, 1e12
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
+YEAR_S = 365.25 * DAY_S
+MONTH_S = YEAR_S / 12.0
 HUGE = 1e7
 """Numbers beyond this many of the largest unit are shown with an exponent."""
 JOULES_PER_KWH = 3.6e6
@@ -36,7 +38,7 @@ _TIME = {
     "min": 60.0,
     "h": 3600.0,
     "d": 86400.0,
-    "y": 31557600.0,
+    "y": YEAR_S,
 }
 
 DIMENSIONS: dict[str, dict[str, float]] = {
@@ -50,6 +52,13 @@ DIMENSIONS: dict[str, dict[str, float]] = {
     "hz": _scaled("Hz"),
     "usd": {"USD": 1.0, "$": 1.0},
     "usd_per_s": {"USD/h": 1 / 3600.0, "$/h": 1 / 3600.0},
+    "usd_per_j": {"USD/kWh": 1 / JOULES_PER_KWH, "USD/MWh": 1e-3 / JOULES_PER_KWH},
+    "usd_per_w_s": {"USD/kW-month": 1e-3 / MONTH_S},
+    "usd_per_byte_s": {"USD/GB-month": 1e-9 / MONTH_S, "USD/TB-month": 1e-12 / MONTH_S},
+    "kg": {"g": 1e-3, "kg": 1.0, "t": 1e3, "gCO2e": 1e-3, "kgCO2e": 1.0, "tCO2e": 1e3},
+    "kg_per_j": {"kgCO2e/kWh": 1 / JOULES_PER_KWH, "gCO2e/kWh": 1e-3 / JOULES_PER_KWH},
+    "kg_per_byte": {"kgCO2e/GiB": 1 / GIB, "kgCO2e/GB": 1 / GB},
+    "lifetime": {"y": YEAR_S, "d": DAY_S, "h": HOUR_S},
     "fraction": {"": 1.0, "%": 0.01},
     "count": {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12},
 }
@@ -65,6 +74,13 @@ EXAMPLES = {
     "hz": "1.83 GHz",
     "usd": "30000 USD",
     "usd_per_s": "2.5 USD/h",
+    "usd_per_j": "0.08 USD/kWh",
+    "usd_per_w_s": "150 USD/kW-month",
+    "usd_per_byte_s": "0.02 USD/GB-month",
+    "kg": "150 kgCO2e",
+    "kg_per_j": "0.37 kgCO2e/kWh",
+    "kg_per_byte": "2.5 kgCO2e/GiB",
+    "lifetime": "4 y",
     "fraction": "0.85",
     "count": "15T",
 }
@@ -169,6 +185,13 @@ _STEPS: dict[str, tuple[tuple[float, str], ...]] = {
         (1e3, " kJ"),
         (1.0, " J"),
     ),
+    "usd_per_j": ((1 / JOULES_PER_KWH, " USD/kWh"),),
+    "usd_per_w_s": ((1e-3 / MONTH_S, " USD/kW-month"),),
+    "usd_per_byte_s": ((1e-9 / MONTH_S, " USD/GB-month"),),
+    "kg": ((1e6, " kt"), (1e3, " t"), (1.0, " kg"), (1e-3, " g")),
+    "kg_per_j": ((1 / JOULES_PER_KWH, " kgCO2e/kWh"),),
+    "kg_per_byte": ((1 / GIB, " kgCO2e/GiB"),),
+    "lifetime": ((YEAR_S, " years"), (DAY_S, " days"), (HOUR_S, " h")),
     "fraction": ((0.01, "%"),),
 }
 """Scales and symbols per dimension, largest first; a value takes the first scale it reaches."""
@@ -185,6 +208,8 @@ def show(value: float, dimension: str, digits: int = 3) -> str:
     ('3.35 TB/s', '989 TFLOP/s', '12.3 ms')
     >>> show(15e12, "count"), show(float("nan"), "usd")
     ('15T', 'n/a')
+    >>> show(24_700, "kg"), show(parse("57 gCO2e/kWh", "kg_per_j"), "kg_per_j")
+    ('24.7 t', '0.057 kgCO2e/kWh')
     """
     if not math.isfinite(value):
         return "n/a"
@@ -193,4 +218,4 @@ def show(value: float, dimension: str, digits: int = 3) -> str:
     scale, symbol = next((step for step in steps if abs(value) >= step[0] * rounds_up), steps[-1])
     number = value / scale
     text = f"{value:.{digits}g}" if abs(number) >= HUGE else f"{_trim(number, digits)}{symbol}"
-    return "1 day" if text == "1 days" else text
+    return text[:-1] if text in ("1 days", "1 years") else text

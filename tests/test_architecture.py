@@ -29,6 +29,7 @@ SCALES_ALLOWED: dict[str, dict[str, str]] = {
         "Hertz": "range of a quantity, in SI",
         "Usd": "range of a quantity, in SI",
         "UsdPerSecond": "range of a quantity, in SI",
+        "Kilograms": "range of a quantity, in SI",
         "Count": "largest count a file may hold",
         "NaturalCount": "largest count a file may hold",
     },

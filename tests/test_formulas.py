@@ -25,13 +25,14 @@ from hwsim.formulas.attention import AttentionMachine
 from hwsim.formulas.experts import ExpertsMachine, Routing
 from hwsim.formulas.gemm import GemmMachine
 from hwsim.formulas.pipeline import INTERLEAVED, SCHEDULES
+from hwsim.formulas.ranges import Range
 from hwsim.formulas.stream import StreamMachine
 
 ROWS, CHECKED, MILLION = 6000, 300, 1_000_000
 GRID = (80, 75)
 ALLOWED_IMPORTS = {"__future__", "typing", "collections", "numpy"}
 UNITS = {
-    "s", "-", "byte", "bytes", "byte/s", "bytes/s", "FLOP", "FLOP/s", "1/s", "W", "J", "USD", "USD/s", "token",
+    "s", "-", "byte", "bytes", "byte/s", "bytes/s", "FLOP", "FLOP/s", "1/s", "W", "J", "USD", "USD/s", "token", "any",
 }  # fmt: skip
 Column = np.ndarray[Any, np.dtype[Any]]
 Row = dict[str, Any]
@@ -186,6 +187,21 @@ def _grouped(d: Draw) -> Row:
     return _heads(d) | {"kv_heads": d.whole(0, 10**4)}
 
 
+def _range(d: Draw) -> Range:
+    """Numbers from nothing or little to much, each column in order of size."""
+    low, expected = d.real(0, 1e12), d.pick(1, 1, 1.5, 100)
+    return Range(low * d.pick(0, 1, 1), low * expected, low * expected * d.pick(1, 1, 2, 1e3))
+
+
+def _positive(d: Draw) -> Range:
+    low = d.real(1e-9, 1e9)
+    return Range(low, low * d.pick(1, 2), low * d.pick(2, 50))
+
+
+def _ranges(d: Draw) -> Row:
+    return {"ranges": (_range(d), _range(d), _range(d))}
+
+
 OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
 ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
     "attention.attended_pairs": _attend,
@@ -251,6 +267,13 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
         "idle_w": d.real(0, 1e6),
         "unlimited_w": d.real(0, 1e6),
     },
+    "ranges.certain": lambda d: {"value": d.real(0, 1e18)},
+    "ranges.inverse": lambda d: {"given": _positive(d)},
+    "ranges.plus": _ranges,
+    "ranges.rest": lambda d: {"share": Range(d.real(0, 0.2), d.real(0.2, 0.5), d.real(0.5, 1))},
+    "ranges.scaled": lambda d: {"given": _range(d), "factor": d.real(0, 1e6)},
+    "ranges.times": _ranges,
+    "ranges.together": _ranges,
     "serving.accepted_tokens": lambda d: {"guesses": d.whole(0, 64), "acceptance": d.real(0, 0.999)},
     "serving.cache_blocks": lambda d: {"tokens": d.whole(0, 10**9), "block_tokens": d.whole(1, 10**4)},
     "stragglers.slowest_of": lambda d: {"count": d.whole(1, 10**7), "delay": d.real(0, 10)},
@@ -357,7 +380,14 @@ def _cases(name: str, rows: int = ROWS, grid: bool = False) -> Iterator[Case]:
     columns = {key: value for key, value in given.items() if key not in texts}
     for chosen in product(*(given[key] for key in texts)):
         fixed = dict(zip(texts, chosen, strict=True))
-        yield Case(lambda row, fixed=fixed: function(**fixed, **row), columns)
+        for part in range(3) if name.startswith("ranges.") else (None,):
+            yield Case(lambda row, fixed=fixed, part=part: _part(function, fixed | row, part), columns)
+
+
+def _part(function: Callable[..., Any], row: Row, part: int | None) -> Any:
+    """What a formula gives, or one of the numbers of the range it gives; `ranges` are as many as there are."""
+    result = function(*row.get("ranges", ()), **{key: value for key, value in row.items() if key != "ranges"})
+    return result if part is None else result[part]
 
 
 def _each(change: Callable[[Column], Any], row: Row) -> Row:

@@ -21,6 +21,12 @@ def host_power_w(hardware: Hardware) -> Numeric:
     return np.maximum(node.max_power / node.devices - device.tdp, 0.0) * 0.6
 
 
+def rated_power_w(hardware: Hardware) -> float:
+    """Power that one device and its share of the node are connected for. [W]"""
+    node, device = hardware.cluster.node, hardware.accelerator.power
+    return device.tdp + host_power_w(hardware) if node.max_power is None else node.max_power / node.devices
+
+
 def energy_j(hardware: Hardware, devices: Numeric, seconds: Numeric, busy_s: Numeric) -> Numeric:
     """Energy at the wall of the nodes for `seconds` of which the device computes `busy_s`; cooling not counted. [J]"""
     power = hardware.accelerator.power

@@ -13,8 +13,9 @@ from hwsim.ops.count import parameters
 from hwsim.report.plan import simple_table
 from hwsim.report.terminal import folded
 from hwsim.specs.base import Quantity
-from hwsim.specs.hardware import Accelerator, Cluster, Source
+from hwsim.specs.hardware import Accelerator, Cluster
 from hwsim.specs.library import ACCELERATORS, CLUSTERS, MODELS, find, load_hardware, load_model, names
+from hwsim.specs.tiers import source_of
 from hwsim.units import show
 
 Columns = Mapping[str, str]
@@ -124,7 +125,7 @@ def spec_rows(root: str, spec: Accelerator | Cluster) -> list[dict[str, Any]]:
     for path, value, dimension in _leaves(spec, ()):
         if path[0] == "sources" or value in (None, "", ()) or path[-2:-1] == ("source",):
             continue
-        source = _source(sources, path)
+        source = source_of(sources, path)
         shown = show(value, dimension) if dimension else _text(value)
         field = ".".join((root, *path))
         rows.append(
@@ -138,14 +139,6 @@ def spec_rows(root: str, spec: Accelerator | Cluster) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _source(sources: Mapping[str, Source], path: tuple[str, ...]) -> Source:
-    """The source of the longest prefix of a path, else the default."""
-    for end in range(len(path), 0, -1):
-        if ".".join(path[:end]) in sources:
-            return sources[".".join(path[:end])]
-    return sources.get("default", Source(kind="assumed", text="no source given"))
 
 
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, str]]:

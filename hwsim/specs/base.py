@@ -26,7 +26,8 @@ class Quantity:
     low: float
     high: float
 
-    def _read(self, value: Any) -> float:
+    def read(self, value: Any) -> float:
+        """A quantity as files write it, in SI; what is no such quantity, or out of range, is an error of the field."""
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             kind = "unit_type"
             msg = f"expected a quantity such as {units.EXAMPLES[self.dimension]}"
@@ -44,7 +45,7 @@ class Quantity:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            self._read, serialization=core_schema.plain_serializer_function_ser_schema(float)
+            self.read, serialization=core_schema.plain_serializer_function_ser_schema(float)
         )
 
     def __get_pydantic_json_schema__(
@@ -63,6 +64,13 @@ RatedWatts = Annotated[float, Quantity("w", 1.0, 1e7)]
 Hertz = Annotated[float, Quantity("hz", 1e3, 1e12)]
 Usd = Annotated[float, Quantity("usd", 0.0, 1e12)]
 UsdPerSecond = Annotated[float, Quantity("usd_per_s", 0.0, 1e6)]
+UsdPerJoule = Annotated[float, Quantity("usd_per_j", 0.0, 1.0)]
+UsdPerWattSecond = Annotated[float, Quantity("usd_per_w_s", 0.0, 1.0)]
+UsdPerByteSecond = Annotated[float, Quantity("usd_per_byte_s", 0.0, 1.0)]
+Kilograms = Annotated[float, Quantity("kg", 0.0, 1e12)]
+KilogramsPerJoule = Annotated[float, Quantity("kg_per_j", 0.0, 1e-3)]
+KilogramsPerByte = Annotated[float, Quantity("kg_per_byte", 0.0, 1.0)]
+Lifetime = Annotated[float, Quantity("lifetime", units.DAY_S, 100 * units.YEAR_S)]
 Fraction = Annotated[float, Quantity("fraction", 1e-4, 1.0)]
 Ratio = Annotated[float, Quantity("fraction", 0.0, 10.0)]
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from hwsim.errors import InputFileError, UsageError, did_you_mean, printable, shorten
 from hwsim.specs.base import Spec
+from hwsim.specs.economy import Grid, Prices
 from hwsim.specs.engine import Engine
 from hwsim.specs.files import linked, looks_like_path, overlay, parse_overrides, resolve_extends, validate
 from hwsim.specs.hardware import Accelerator, Cluster, Hardware
@@ -21,7 +22,9 @@ from hwsim.specs.reading import Document, expand, is_file, is_folder, read_yaml
 PACKAGE = Path(__file__).parent.parent
 DATA = PACKAGE / "data"
 ACCELERATORS, CLUSTERS, MODELS, FRAMEWORKS = "accelerators", "clusters", "models", "frameworks"
-ENGINES = "engines"
+ENGINES, GRIDS, PRICES = "engines", "grids", "prices"
+PROFILES = (ACCELERATORS, CLUSTERS, GRIDS, PRICES)
+"""Folders that a profile folder may hold."""
 OVERRIDE_ROOTS: Mapping[str, type[Spec]] = {
     "accelerator": Accelerator, "cluster": Cluster, "model": Model, "framework": Framework, "job": TrainingJob,
     "engine": Engine,
@@ -31,6 +34,7 @@ CLUSTER_FIELDS = frozenset({"accelerator", "node", "tiers"})
 """Fields that clusters have and accelerators lack."""
 SEE = "see `hwsim hardware list`"
 Reference = str | Path | Mapping[str, Any]
+EconomyT = TypeVar("EconomyT", Grid, Prices)
 
 
 def profile_folders(extra: str | Path | None = None) -> list[Path]:
@@ -44,19 +48,19 @@ def profile_folders(extra: str | Path | None = None) -> list[Path]:
 
 def _check_profiles(folder: Path) -> None:
     """Refuse a folder that cannot hold a profile."""
-    if is_folder(folder / ACCELERATORS) or is_folder(folder / CLUSTERS):
+    if any(is_folder(folder / kind) for kind in PROFILES):
         return
     why = "does not exist"
     if is_file(folder):
         why = "is not a folder"
     elif is_folder(folder):
-        why = f"holds neither {ACCELERATORS}/ nor {CLUSTERS}/"
+        why = f"holds none of {', '.join(f'{kind}/' for kind in PROFILES)}"
     msg = f"profile folder {printable(folder)} {why}"
     raise UsageError(msg)
 
 
 def names(kind: str, extra: str | Path | None = None) -> list[str]:
-    """Ids of all presets of a kind (accelerators, clusters, models, frameworks), sorted."""
+    """Ids of all presets of a kind (accelerators, clusters, grids, prices, models, frameworks), sorted."""
     folders = [DATA] if kind in (MODELS, FRAMEWORKS, ENGINES) else profile_folders(extra)
     return sorted({path.stem for folder in folders for path in (folder / kind).glob("*.yaml")})
 
@@ -202,6 +206,35 @@ def _check_framework(accelerator: Accelerator, device: Document) -> None:
         place = f"{device.where(('usual_framework',))}: usual_framework"
         hint = f"{did_you_mean(name, known)} (known: {', '.join(known)})"
         raise InputFileError([f"{place}: unknown framework {shorten(name)}{hint}"])
+
+
+def load_grid(reference: Reference | Grid, profiles: str | Path | None = None) -> Grid:
+    """Load a place's electricity from a preset, YAML file, dict of fields or Grid.
+
+    Raises
+    ------
+    UsageError
+        For a name that is no preset.
+    InputFileError
+        For a file or dict that describes no grid.
+    """
+    return reference if isinstance(reference, Grid) else _load(Grid, GRIDS, reference, profiles)
+
+
+def load_prices(reference: Reference | Prices, profiles: str | Path | None = None) -> Prices:
+    """Load a price book from a preset, YAML file, dict of fields or Prices; errors as for `load_grid`."""
+    return reference if isinstance(reference, Prices) else _load(Prices, PRICES, reference, profiles)
+
+
+def _load(spec: type[EconomyT], kind: str, reference: Reference, profiles: str | Path | None) -> EconomyT:
+    def opened(name: str) -> Document:
+        path = find(kind, name.lower(), profiles)
+        if path is None:
+            what = "grid" if kind == GRIDS else "price book"
+            _refuse(what, name, names(kind, profiles), f"see `hwsim {kind} list`")
+        return _read_preset(path)
+
+    return validate(spec, resolve_extends(_document(reference, opened), opened))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Annotated, Literal, get_args
 
@@ -22,6 +23,18 @@ class Source(Spec):
     """Document, table or file."""
     date: Text = ""
     """When it was read or measured."""
+
+    def __str__(self) -> str:
+        """For a person: the kind, the text and the date."""
+        return f"{self.kind}: {self.text}" + (f" ({self.date})" if self.date else "")
+
+
+def source_of(sources: Mapping[str, Source], path: Sequence[str]) -> Source:
+    """The source of the longest prefix of a field's path, else the default."""
+    for end in range(len(path), 0, -1):
+        if ".".join(path[:end]) in sources:
+            return sources[".".join(path[:end])]
+    return sources.get("default", Source(kind="assumed", text="no source given"))
 
 
 CollectiveName = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
