@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         plan,
     )
     from hwsim.checking import calibrate, validate_published, validate_pytorch
+    from hwsim.scenario_api import resolve_scenario, scenario_schema, scenario_template, whatif
     from hwsim.serving_api import estimate_inference, plan_inference, simulate_serving
     from hwsim.specs.library import load_grid, load_prices
 
@@ -38,15 +39,20 @@ __all__ = [
     "operator_time",
     "plan",
     "plan_inference",
+    "resolve_scenario",
+    "scenario_schema",
+    "scenario_template",
     "simulate_serving",
     "validate_published",
     "validate_pytorch",
+    "whatif",
 ]
 
 
 ELSEWHERE = {
     "hwsim.checking": ("calibrate", "validate_published", "validate_pytorch"),
     "hwsim.specs.library": ("load_grid", "load_prices"),
+    "hwsim.scenario_api": ("resolve_scenario", "scenario_schema", "scenario_template", "whatif"),
     "hwsim.serving_api": ("estimate_inference", "plan_inference", "simulate_serving"),
 }
 """What is loaded from elsewhere than the facade, by module."""

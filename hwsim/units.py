@@ -64,6 +64,13 @@ DIMENSIONS: dict[str, dict[str, float]] = {
 }
 """Every dimension with its unit symbols and their size in SI."""
 
+SI = {
+    "bytes": "B", "bytes_per_s": "B/s", "flops_per_s": "FLOP/s", "s": "s", "w": "W", "j": "J", "hz": "Hz", "usd": "USD",
+    "usd_per_s": "USD/s", "usd_per_j": "USD/J", "usd_per_w_s": "USD/(W s)", "usd_per_byte_s": "USD/(B s)", "kg": "kg",
+    "kg_per_j": "kg/J", "kg_per_byte": "kg/B", "lifetime": "s", "fraction": "1", "count": "1",
+}  # fmt: skip
+"""What a float of each dimension is in."""
+
 EXAMPLES = {
     "bytes": "80 GiB",
     "bytes_per_s": "3.35 TB/s",

@@ -9,12 +9,12 @@ from typing import Any
 import typer
 
 from hwsim import __version__
-from hwsim.cli import calibrate, catalog, estimate, fit, infer, planning, simulate, validate
+from hwsim.cli import calibrate, catalog, estimate, fit, infer, planning, simulate, validate, whatif
 from hwsim.errors import HwsimError, did_you_mean
 
 CommandLineError: Any = typer.BadParameter.__mro__[2]
 """Base of typer's errors about flags: typer brings its own click or uses the installed one."""
-NOT_BUILT = ("sensitivity", "size", "new", "faq", "whatif", "report", "export")
+NOT_BUILT = ("sensitivity", "size", "faq", "report", "export")
 """Commands of the contract that are still to come."""
 CLEARER = {
     r"^Invalid value for ": "",
@@ -40,6 +40,7 @@ estimates = typer.Typer(no_args_is_help=True, help="Estimate one explicit strate
 simulates = typer.Typer(no_args_is_help=True, help="Run the discrete-event models.", context_settings=CONTEXT)
 validates = typer.Typer(no_args_is_help=True, help="Hold predictions against measurements.", context_settings=CONTEXT)
 models = typer.Typer(no_args_is_help=True, help="List, show and check models.", context_settings=CONTEXT)
+news = typer.Typer(no_args_is_help=True, help="Files to start from.", context_settings=CONTEXT)
 hardware = typer.Typer(no_args_is_help=True, help="List, show and check hardware profiles.", context_settings=CONTEXT)
 
 app.command("plan")(planning.plan)
@@ -47,6 +48,8 @@ estimates.command("train")(estimate.train)
 estimates.command("infer")(infer.infer)
 simulates.command("serving")(simulate.serving)
 app.command("explain")(estimate.explain)
+app.command("whatif")(whatif.whatif)
+news.command("scenario")(whatif.new_scenario)
 app.command("fit")(fit.fit)
 app.command("calibrate")(calibrate.calibrate)
 for group, kind in ((models, catalog.MODELS), (hardware, catalog.HARDWARE)):
@@ -58,6 +61,7 @@ validates.command("pytorch")(validate.pytorch)
 app.add_typer(estimates, name="estimate")
 app.add_typer(simulates, name="simulate")
 app.add_typer(validates, name="validate")
+app.add_typer(news, name="new")
 app.add_typer(models, name="models")
 app.add_typer(hardware, name="hardware")
 

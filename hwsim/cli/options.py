@@ -28,6 +28,13 @@ def _hardware(incomplete: str) -> list[str]:
     return [name for kind in (ACCELERATORS, CLUSTERS) for name in names(kind) if name.startswith(incomplete.lower())]
 
 
+def scenarios(incomplete: str) -> list[str]:
+    """Names of shipped scenarios that begin so."""
+    from hwsim.scenario_api import shipped_scenarios
+
+    return [name for name in shipped_scenarios() if name.startswith(incomplete)]
+
+
 def count(flag: str, text: str | None) -> float | None:
     """Read 15T, 300B, 1.5e12 as a number."""
     from hwsim.errors import UsageError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel
 
@@ -42,14 +42,21 @@ def with_values(spec: Any, values: Mapping[str, Any]) -> Any:
 
 def dimension_of(spec: BaseModel, path: str) -> str | None:
     """The dimension of a quantity (a key of `hwsim.units.DIMENSIONS`); None for other fields."""
+    found = next(_quantities(field_at(spec, path)), None)
+    return found.dimension if found else None
+
+
+def field_at(spec: BaseModel, path: str) -> Any:
+    """The annotation of a field with its limits, for `pydantic.TypeAdapter`; entries of mappings may be anything."""
     *above, last = path.split(".")
     owner: Any = spec
     for part in above:
         owner = _entry(owner, _key(owner, part, path))
-    if not isinstance(owner, BaseModel) or last not in type(owner).model_fields:
-        return None
-    found = next(_quantities(type(owner).model_fields[last]), None)
-    return found.dimension if found else None
+    _key(owner, last, path)
+    if not isinstance(owner, BaseModel):
+        return Any
+    field = type(owner).model_fields[last]
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
 def _quantities(annotated: Any) -> Iterator[Quantity]:

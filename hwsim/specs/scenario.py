@@ -75,8 +75,8 @@ class Expectation(Spec):
     """What must hold, in some or all scenarios."""
 
     what: Label
-    """`fits`, or a measure: days, cost, energy, carbon, step_time, tokens_per_s, mfu, memory, power, devices, ttft, tpot,
-    output_tokens_per_s."""
+    """`fits`, or a measure: days, cost, energy, carbon, step_time, tokens_per_s, mfu, memory, power, devices, ttft,
+    tpot, output_tokens_per_s."""
     at_least: Any = None
     """Smallest value that will do."""
     at_most: Any = None

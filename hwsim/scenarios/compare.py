@@ -8,15 +8,18 @@ from typing import Any
 
 from hwsim.analytic.estimate import NAMES as TRAINING
 from hwsim.analytic.inference import NAMES as INFERENCE
+from hwsim.scenarios.answers import Estimate, Outcome
+from hwsim.scenarios.measures import MEASURES, Measure
 from hwsim.units import HOUR_S, show
-from hwsim.whatif.answers import Estimate, Outcome
-from hwsim.whatif.measures import MEASURES, Measure
 
 SAME = 0.005
 """Relative change that nobody would call one."""
 PARTS = {**TRAINING, **INFERENCE, "kv_cache": "KV cache"}
 """Parts of time and memory as a reader calls them."""
 MOST_REASONS = 3
+RATES = {"cost": "price of a device-hour", "owned_cost": "cost of an owned device-hour", "energy": "power of a device",
+         "carbon": "emissions of a device-hour"}  # fmt: skip
+"""What a figure is, over the hours of all devices."""
 
 
 @dataclass(frozen=True)
@@ -124,19 +127,16 @@ def _layout(old: Estimate, new: Estimate) -> list[str]:
 
 def _spent(name: str, base: Outcome, other: Outcome) -> list[str]:
     """A cost, an energy or an emission as its factors: how long, how many, at what rate."""
-    factors: dict[str, float] = {}
-    hours = [_device_hours(outcome) for outcome in (base, other)]
-    if all(hours):
-        factors["device-hours"] = hours[1] / hours[0]
-    rate = other.measures[name] / base.measures[name] / factors.get("device-hours", 1.0) if base.measures[name] else 1.0
-    words = {"cost": "price of a device-hour", "owned_cost": "cost of an owned device-hour", "energy": "power of a device",
-             "carbon": "emissions of a device-hour", "power": "power of a device"}  # fmt: skip
-    factors[words.get(name, "rate")] = rate
+    grown = other.measures[name] / base.measures[name] if base.measures[name] else 1.0
     if name == "power":
-        factors.pop("device-hours", None)
         count = other.measures["devices"] / base.measures["devices"]
-        factors = {"devices": count, "power of a device": other.measures[name] / base.measures[name] / count}
-    return [f"{what} {change - 1.0:+.0%}".replace("-", "−") for what, change in factors.items() if abs(change - 1) > SAME]
+        factors = {"devices": count, "power of a device": grown / count}
+    else:
+        hours = [_device_hours(outcome) for outcome in (base, other)]
+        longer = hours[1] / hours[0] if all(hours) else 1.0
+        factors = {"device-hours": longer, RATES.get(name, "rate"): grown / longer}
+    moved = {what: f"{change - 1.0:+.0%}" for what, change in factors.items() if abs(change - 1.0) > SAME}
+    return [f"{what} {change}".replace(" -", " −") for what, change in moved.items()]
 
 
 def _device_hours(outcome: Outcome) -> float:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from hwsim.analytic.setting import Setting
 from hwsim.errors import InputFileError, UsageError, did_you_mean, printable, shorten
-from hwsim.search.plan import Request
-from hwsim.search.serving_plan import ServingRequest
-from hwsim.specs.fields import dimension_of, value_at
+from hwsim.scenarios.answers import Asked, ask
+from hwsim.scenarios.measures import bound, measure_named
+from hwsim.scenarios.question import Question, checked_files, flattened
+from hwsim.scenarios.subject import scaled
 from hwsim.specs.files import validate
 from hwsim.specs.reading import Document, read_yaml
 from hwsim.specs.scenario import Scenario
-from hwsim.units import write
-from hwsim.whatif.answers import Asked, ask
-from hwsim.whatif.measures import bound, measure_named
-from hwsim.whatif.question import TIMES, Question, checked_files, flattened, located
 
 BASE = "base"
 DEEPEST = 16
@@ -47,7 +41,9 @@ class Loaded:
 
 
 def load_scenario(
-    reference: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | None = None, profiles: str | Path | None = None
+    reference: str | Path | Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+    profiles: str | Path | None = None,
 ) -> Loaded:
     """Read and check a scenario file, or a mapping of its fields.
 
@@ -138,9 +134,8 @@ def _refuse_second(
     name: str, path: str, own: Mapping[str, Any], fields: Mapping[str, Any], places: Mapping[str, str], place: str
 ) -> None:
     """Two overrides of one field in one scenario: their order must not matter."""
-    other = next(
-        (known for known in fields if known == path or known.startswith(f"{path}.") or path.startswith(f"{known}.")), None
-    )
+    inside = (known for known in fields if f"{known}.".startswith(f"{path}.") or f"{path}.".startswith(f"{known}."))
+    other = next(inside, None)
     if other is not None and own[path] is not None:
         first = places[other]
         raise InputFileError([f"{place}: {name}: {path} is overridden twice (also {other} at {first})"])
@@ -164,76 +159,3 @@ def _check_expectations(scenario: Scenario, document: Document, names: Sequence[
             problems.append(f"{place}: expect: {error}")
     if problems:
         raise InputFileError(problems)
-
-
-def scaled(question: Question, profiles: str | Path | None) -> Question:
-    """The question with multiples (``{times: 2}``) worked out on what the rest of it says.
-
-    Raises
-    ------
-    InputFileError
-        Where there is nothing to multiply.
-    """
-    factors = {path: value for path, value in question.fields.items() if isinstance(value, Mapping) and TIMES in value}
-    if not factors:
-        return question
-    plain = {path: value for path, value in question.fields.items() if path not in factors}
-    rest = replace(question, fields=plain)
-    subject = _Subject(ask(rest, profiles))
-    values: dict[str, Any] = {}
-    for path, factor in factors.items():
-        values |= located(question, lambda path=path, factor=factor: subject.multiples(path, factor[TIMES]))  # type: ignore[misc]
-    places = {path: question.where(next(known for known in factors if path.startswith(known))) for path in values}
-    return replace(rest, fields={**plain, **values}, places={**question.places, **places})
-
-
-class _Subject:
-    """What the fields of a question stand for, loaded."""
-
-    def __init__(self, asked: Asked) -> None:
-        self.question = asked.question
-        request = asked.request
-        if isinstance(request, Request):
-            setting: Any = Setting(request.model, request.hardware, request.job, request.devices)
-        elif isinstance(request, ServingRequest):
-            setting = request.served
-        else:
-            assert asked.single is not None  # noqa: S101
-            setting = asked.single[0]
-        job = setting.job
-        self.roots: dict[str, Any] = {"model": setting.model, "job": job}
-        self.roots |= {"accelerator": setting.hardware.accelerator, "cluster": setting.hardware.cluster}
-        self.roots |= {"engine": getattr(job, "engine", None), "framework": getattr(job, "framework", None)}
-
-    def multiples(self, path: str, factor: Any) -> dict[str, Any]:
-        """The field's value times a factor, as files write it; of a group of rates, each of them."""
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < 1e9:
-            msg = f"{path}: times must be a positive number, not {shorten(factor)}"
-            raise UsageError(msg)
-        root, _, inner = path.partition(".")
-        if not inner or root not in self.roots or self.roots[root] is None:
-            return {path: _times(self.question.fields.get(path), factor, path)}
-        spec = self.roots[root]
-        value = value_at(spec, inner)
-        if isinstance(value, BaseModel):
-            numbers = [name for name, each in value if isinstance(each, int | float) and not isinstance(each, bool)]
-            return {f"{path}.{name}": self._written(spec, f"{inner}.{name}", factor, path) for name in numbers}
-        return {path: self._written(spec, inner, factor, path)}
-
-    def _written(self, spec: Any, inner: str, factor: float, path: str) -> Any:
-        value = value_at(spec, inner)
-        if value is None and inner.startswith("tiers.") and inner.endswith(".bandwidth"):
-            value = spec.node.nic_share
-        dimension = dimension_of(spec, inner)
-        if dimension is None or value is None:
-            return _times(value, factor, path)
-        return write(value * factor, dimension)
-
-
-def _times(value: Any, factor: float, path: str) -> Any:
-    """A plain number times a factor; whole numbers stay whole."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        msg = f"{path}: the base has no number there to multiply"
-        raise UsageError(msg)
-    result = value * factor
-    return round(result) if isinstance(value, int) else result

@@ -17,19 +17,21 @@ from hwsim.asking_inference import served_asked, serving_request
 from hwsim.costs.bill import Bill, bill
 from hwsim.errors import InfeasibleError, UsageError
 from hwsim.formulas.ranges import Range, scaled
+from hwsim.scenarios.measures import measured
+from hwsim.scenarios.question import AIMS, Question, counted, located
 from hwsim.search.plan import Plan, Request, plan_training
 from hwsim.search.serving_plan import ServingPlan, ServingRequest, plan_serving
 from hwsim.specs.economy import Grid, Prices
 from hwsim.specs.library import load_grid, load_prices
 from hwsim.specs.strategy import Strategies
 from hwsim.units import DAY_S, MILLION, TERA
-from hwsim.whatif.measures import measured
-from hwsim.whatif.question import AIMS, Question, counted, located
 
-HARDWARE = "h100-sxm-80"
+HARDWARE, GRID, PRICES = "h100-sxm-80", "world", "market-2026-11"
 DEVICES, MOST_DEVICES = 8, 256
 """Devices where nobody says: of a job, and at most of a deployment for some traffic."""
-KEPT = ("tp", "pp", "vpp", "cp", "ep", "etp", "zero", "micro_batch", "recompute", "sequence_parallel", "schedule", "order")
+KEPT = (
+    "tp", "pp", "vpp", "cp", "ep", "etp", "zero", "micro_batch", "recompute", "sequence_parallel", "schedule", "order",
+)  # fmt: skip
 """What a strategy takes along to another question; the rest follows from the devices and the batch."""
 KEPT_SERVED = ("tp", "pp", "dp", "ep", "etp")
 Estimate = TrainingEstimate | InferenceEstimate
@@ -63,7 +65,7 @@ class Outcome:
     why_not: str
     """What binds where nothing fits."""
     measures: Mapping[str, float]
-    """Figures by name (see `hwsim.whatif.measures`)."""
+    """Figures by name (see `hwsim.scenarios.measures`)."""
 
     @property
     def name(self) -> str:
@@ -109,8 +111,7 @@ def ask(question: Question, profiles: str | Path | None = None) -> Asked:
 
 def _ask(question: Question, profiles: str | Path | None) -> Asked:
     _check_task(question)
-    grid = load_grid(question.fields.get("grid", "world"), profiles)
-    prices = load_prices(question.fields.get("prices", "market-2026-11"), profiles)
+    grid, prices = load_grid(placed(question), profiles), load_prices(priced(question), profiles)
     given: dict[str, Any] = {"model": question.fields["model"], "hardware": question.fields.get("hardware", HARDWARE)}
     given |= {"settings": question.settings(), "profiles": profiles, **question.group("job")}
     count = counted(question)
@@ -129,6 +130,16 @@ def _ask(question: Question, profiles: str | Path | None) -> Asked:
     aims = {**question.top("target_days", "objective"), **{n: count[n] for n in AIMS["train"] if n in count}}
     request = training_request(gpus=devices, **given, **aims, pin=_pins(question))
     return Asked(question, request, None, grid, prices)
+
+
+def placed(question: Question) -> Any:
+    """Where its electricity comes from."""
+    return question.fields.get("grid", GRID)
+
+
+def priced(question: Question) -> Any:
+    """The price book it goes by."""
+    return question.fields.get("prices", PRICES)
 
 
 def _check_task(question: Question) -> None:
@@ -190,7 +201,7 @@ def _worked(asked: Asked) -> tuple[Estimate, Plan | ServingPlan | None, Setting 
     if isinstance(asked.request, ServingRequest):
         deployed = plan_serving(asked.request)
         return deployed.best, deployed, asked.request.served
-    assert asked.single is not None  # noqa: S101
+    assert asked.single is not None
     setting, s = asked.single
     if isinstance(setting, Setting):
         return estimates(evaluate(setting, s))[0], None, setting

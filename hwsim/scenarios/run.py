@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import InfeasibleError, InputFileError
-from hwsim.whatif.answers import Asked, Outcome, answer, ask, nothing
-from hwsim.whatif.compare import Change, changes
-from hwsim.whatif.loading import Loaded
-from hwsim.whatif.measures import bound, measure_named
-from hwsim.whatif.sweep import Swept, run_sweep
+from hwsim.scenarios.answers import Asked, Outcome, answer, ask, nothing
+from hwsim.scenarios.compare import Change, changes
+from hwsim.scenarios.loading import Loaded
+from hwsim.scenarios.measures import bound, measure_named
+from hwsim.scenarios.sweep import Swept, run_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,8 +77,8 @@ class WhatIf:
         """One row per scenario: its figures."""
         keys = {name: measure_named(name).key for outcome in self.outcomes for name in outcome.measures}
         return [
-            {"scenario": outcome.name, "fits": outcome.fits, **{keys[n]: value for n, value in outcome.measures.items()}}
-            for outcome in self.outcomes
+            {"scenario": each.name, "fits": each.fits, **{keys[name]: value for name, value in each.measures.items()}}
+            for each in self.outcomes
         ]
 
     def to_frame(self) -> pd.DataFrame:
@@ -88,7 +88,7 @@ class WhatIf:
         return pd.DataFrame(self.rows())
 
     def __repr__(self) -> str:
-        points = f", {len(self.swept.points):,} points" if self.swept else ""
+        points = f", {self.swept.grid.points:,} points" if self.swept else ""
         return f"<WhatIf {self.loaded.scenario.title!r}: {len(self.outcomes)} scenarios{points}, holds: {self.holds}>"
 
 
@@ -157,4 +157,3 @@ def _verdicts(loaded: Loaded, outcomes: list[Outcome]) -> list[Verdict]:
                 said = f"{measure.title} {word} {measure.shown(edge)}"
                 found.append(Verdict(outcome.name, said, holds, measure.shown(value), place))
     return found
-

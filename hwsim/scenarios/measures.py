@@ -74,7 +74,8 @@ _ALL = (
     ),
     Measure("devices", "devices", "devices", "count", False, _at("hardware", "devices")),
     Measure(
-        "memory", "memory_bytes", "memory a device", "bytes", False, _first(_at("memory_reserved_bytes"), _at("memory_allocated_bytes"))
+        "memory", "memory_bytes", "memory a device", "bytes", False,
+        _first(_at("memory_reserved_bytes"), _at("memory_allocated_bytes")),
     ),
     Measure("cost", "cost_usd", "rent", "usd", False, _at("run", "cost_usd")),
     Measure("owned_cost", "owned_cost_usd", "cost if owned", "usd", False, _at("run", "owned_cost_usd")),
@@ -103,8 +104,8 @@ def measure_named(name: str) -> Measure:
     keys = {measure.key: known for known, measure in MEASURES.items()}
     found = MEASURES.get(keys.get(name, name))
     if found is None:
-        known = ", ".join(MEASURES)
-        msg = f"{shorten(name)} is no measure{did_you_mean(name, MEASURES) or f' (known: {known})'}"
+        hint = did_you_mean(name, MEASURES) or f" (known: {', '.join(MEASURES)})"
+        msg = f"{shorten(name)} is no measure{hint}"
         raise UsageError(msg)
     return found
 

@@ -149,9 +149,7 @@ def _unknown(path: str) -> str:
             return ""
         if root in GROUPS:
             return f"name a field of it, such as {root}.{_example(root)}"
-        return (
-            f"unknown field{did_you_mean(root, [*known, *GROUPS]) or f' (fields here: {", ".join((*known, *GROUPS))})'}"
-        )
+        return "unknown field" + (did_you_mean(root, [*known, *GROUPS]) or f" (fields here: {', '.join(known)}, ...)")
     options = _options(root)
     if options is None:
         hint = did_you_mean(root, GROUPS) or f" (roots: {', '.join(GROUPS)})"

@@ -1,0 +1,192 @@
+"""A scenario file's answers for people: scenarios beside the base, why they differ, what was expected, the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwsim.report.plan import labelled, simple_table
+from hwsim.scenarios.measures import MEASURES
+from hwsim.units import show
+
+if TYPE_CHECKING:
+    from hwsim.scenarios.answers import Outcome
+    from hwsim.scenarios.run import WhatIf
+    from hwsim.scenarios.sweep import Swept
+
+SHOWN = {
+    False: ("devices", "tokens_per_s", "mfu", "days", "cost", "energy", "carbon", "memory"),
+    True: ("devices", "ttft", "tpot", "output_tokens_per_s", "output_tokens_per_s_per_device", "cost", "energy", "memory"),
+}  # fmt: skip
+"""Figures of the comparison, for training and for serving."""
+MAIN = {False: ("days", "tokens_per_s"), True: ("cost", "output_tokens_per_s_per_device")}
+"""What a sweep is judged by: the first that there is."""
+WHY = {False: ("tokens_per_s", "memory", "cost"), True: ("tpot", "memory", "cost")}
+MOST_ROWS, MOST_CELLS = 24, 8
+PER = {False: "for {tokens}", True: "per million output tokens"}
+
+
+def whatif_view(result: WhatIf) -> list[Any]:
+    """Everything on a screen or two."""
+    scenario = result.loaded.scenario
+    view: list[Any] = [f"[bold]{_plain(scenario.title)}[/bold]"]
+    view += [_plain(scenario.question), ""] if scenario.question else [""]
+    if len(result.outcomes) > 1 or result.swept is None:
+        view += [comparison(result), basis_line(result)]
+    reasons = why(result)
+    if reasons:
+        view += ["", "[bold]Why[/bold]", labelled(reasons)]
+    if result.swept is not None:
+        view += ["", *sweep_view(result.swept, serves(result))]
+    if result.verdicts:
+        view += ["", "[bold]Expected[/bold]", *expected(result)]
+    return view
+
+
+def _plain(text: str) -> str:
+    """Text from a file as it is: its brackets are no markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def serves(result: WhatIf) -> bool:
+    """Whether the base is about inference."""
+    return result.base.question.serves
+
+
+def figures(outcomes: Sequence[Outcome], serving: bool) -> list[str]:
+    """The figures that any of them has."""
+    return [name for name in SHOWN[serving] if any(name in outcome.measures for outcome in outcomes)]
+
+
+def comparison(result: WhatIf) -> Any:
+    """One row per scenario: its figures, and how far each is from the base."""
+    names = figures(result.outcomes, serves(result))
+    rows = []
+    for outcome in result.outcomes:
+        row = {"scenario": outcome.name, "fits": "yes" if outcome.fits else "no"}
+        row |= {MEASURES[name].title: cell(result, outcome, name) for name in names}
+        rows.append(row)
+    return simple_table(rows)
+
+
+def cell(result: WhatIf, outcome: Outcome, name: str) -> str:
+    """A figure, and its change."""
+    if name not in outcome.measures:
+        return "n/a"
+    shown = MEASURES[name].shown(outcome.measures[name])
+    change = next((each for each in result.changes.get(outcome.name, ()) if each.measure.name == name), None)
+    if change is None or change.better is None:
+        return shown
+    return f"{shown} {percent(change.ratio - 1.0)}"
+
+
+def percent(change: float) -> str:
+    """A relative change with its sign; a large one as a multiple."""
+    if change > 9:
+        return f"×{change + 1:,.0f}"
+    return f"{change:+.0%}".replace("-", "−")
+
+
+def basis_line(result: WhatIf) -> str:
+    """What costs, energy and carbon are of."""
+    tokens = result.base.question.fields.get("tokens")
+    per = PER[serves(result)].format(tokens=f"{tokens} tokens" if tokens else "a trillion tokens")
+    spent = result.base.bill
+    place = f"; prices {spent.prices}, electricity of {spent.grid}" if spent else ""
+    return f"Rent, energy (with cooling) and carbon {per}{place}."
+
+
+def why(result: WhatIf) -> dict[str, str]:
+    """Scenario to what moved most and because of what."""
+    found: dict[str, str] = {}
+    for outcome in result.outcomes[1:]:
+        if outcome.why_not:
+            found[outcome.name] = _plain(outcome.why_not)
+            continue
+        said = [
+            f"{each.measure.title} {percent(each.ratio - 1.0)}: {each.reason}"
+            for each in result.changes[outcome.name]
+            if each.measure.name in WHY[serves(result)] and each.better is not None and each.reason
+        ]
+        found[outcome.name] = "\n".join(said) or "nothing moves"
+    if result.base.why_not:
+        found = {"base": _plain(result.base.why_not), **found}
+    return found
+
+
+def expected(result: WhatIf) -> list[str]:
+    """What was expected, and whether it holds."""
+    lines = []
+    for verdict in result.verdicts:
+        mark = "holds" if verdict.holds else "[red]fails[/red]"
+        lines.append(f"{mark}  {_plain(verdict.scenario)}: {_plain(verdict.what)} ({_plain(verdict.reached)})")
+    return lines
+
+
+def main_figure(swept: Swept, serving: bool) -> str:
+    """What the points are judged by."""
+    return next((name for name in MAIN[serving] if name in swept.measures), next(iter(swept.measures), ""))
+
+
+def sweep_view(swept: Swept, serving: bool) -> list[Any]:
+    """The points as a table, a grid of cells, or the best and the worst of many."""
+    name = main_figure(swept, serving)
+    count, fitting = swept.grid.points, int(np.count_nonzero(swept.fits))
+    head = f"[bold]Sweep[/bold] {count:,} points in {show(swept.elapsed_s, 's', 2)}, {fitting:,} fit"
+    if swept.strategy:
+        kept = " · ".join(f"{key} {value}" for key, value in swept.strategy.items() if value not in (1, 0, False))
+        head += f"; the base's strategy throughout: {kept}"
+    if not fitting:
+        return [head, *sorted(set(swept.why_not.values()))[:3]]
+    if count <= MOST_ROWS:
+        return [head, points_table(swept, range(count), serving)]
+    best, worst = extremes(swept, name)
+    view = [head, f"Best and worst {MEASURES[name].title}:", points_table(swept, [best, worst], serving)]
+    if len(swept.grid.axes) == 2 and len(swept.measures[name]) == count:
+        view += [
+            "",
+            f"{MEASURES[name].title} along {' (down) and '.join(swept.grid.axes)} (across):",
+            cells(swept, name),
+        ]
+    return [*view, "", "--format csv lists every point."]
+
+
+def extremes(swept: Swept, name: str) -> tuple[int, int]:
+    """The best and the worst point that fits."""
+    sign = -1.0 if MEASURES[name].rises else 1.0
+    score = np.where(swept.fits, sign * swept.measures[name], np.nan)
+    return int(np.nanargmin(score)), int(np.nanargmax(score))
+
+
+def points_table(swept: Swept, chosen: Sequence[int], serving: bool) -> Any:
+    """Some points with their figures."""
+    names = [name for name in SHOWN[serving] if name in swept.measures]
+    rows = []
+    for i in chosen:
+        at = {path: axis[swept.grid.index[path][i]].shown for path, axis in swept.grid.axes.items()}
+        figures = {MEASURES[name].title: MEASURES[name].shown(float(swept.measures[name][i])) for name in names}
+        rows.append({**at, "fits": "yes" if swept.fits[i] else "no", **figures})
+    return simple_table(rows)
+
+
+def cells(swept: Swept, name: str) -> Any:
+    """Two axes as a grid of cells, evenly thinned out to what fits on a screen."""
+    (down, rows), (across, columns) = swept.grid.axes.items()
+    chosen = [np.unique(np.linspace(0, len(axis) - 1, MOST_CELLS).round().astype(int)) for axis in (rows, columns)]
+    values = {
+        (int(r), int(c)): i
+        for i, (r, c) in enumerate(zip(swept.grid.index[down], swept.grid.index[across], strict=True))
+    }
+    table = []
+    for r in chosen[0]:
+        row = {"": rows[r].shown}
+        for c in chosen[1]:
+            i = values.get((int(r), int(c)))
+            fits = i is not None and swept.fits[i]
+            row[columns[c].shown] = MEASURES[name].shown(float(swept.measures[name][i])) if fits else "-"
+        table.append(row)
+    return simple_table(table)

@@ -1,0 +1,121 @@
+"""The facade's part that asks what if: scenario files, their templates and their schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hwsim import arguments
+from hwsim.errors import UsageError, did_you_mean, shorten
+from hwsim.scenarios.loading import Loaded, load_scenario
+from hwsim.scenarios.run import WhatIf, run
+from hwsim.specs.files import parse_overrides
+from hwsim.specs.library import PACKAGE
+from hwsim.specs.scenario import Scenario
+
+SHIPPED = (PACKAGE / "scenarios_shipped", PACKAGE.parent / "scenarios")
+"""Where scenarios lie: in the wheel, and in a checkout."""
+TEMPLATE = "template"
+
+
+def whatif(
+    scenario: str | Path | Mapping[str, Any],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    profiles: str | Path | None = None,
+    begin: Callable[[str], object] | None = None,
+) -> WhatIf:
+    """Answer a scenario file: every scenario beside the base, with the reasons, what is expected of them, and a sweep.
+
+    Parameters
+    ----------
+    scenario
+        Path of a file, name of one that ships with hwsim, or the fields of one.
+    settings
+        Fields of the base to change, by path: ``{"gpus": 128, "accelerator.memory.bandwidth": "4 TB/s"}``.
+    profiles
+        Folder of hardware profiles to look in first.
+    begin
+        Called with the name of each scenario as it begins.
+
+    Raises
+    ------
+    InputFileError
+        For whatever is wrong with the file, with its line, before any work is done.
+    InfeasibleError
+        If nothing of it fits.
+    """
+    return run(resolve_scenario(scenario, settings, profiles), profiles, begin)
+
+
+def resolve_scenario(
+    scenario: str | Path | Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+    profiles: str | Path | None = None,
+) -> Loaded:
+    """Read and check a scenario file and do no work: what `hwsim whatif --resolved` prints."""
+    folder = arguments.folder("profiles", profiles)
+    known = scenario if isinstance(scenario, Mapping) else scenario_path(scenario)
+    return load_scenario(known, settings, folder)
+
+
+def scenario_path(reference: str | Path) -> Path:
+    """The file of a scenario, by path or by the name of one that ships.
+
+    Raises
+    ------
+    UsageError
+        For a name that is none.
+    """
+    text = str(reference)
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml") or path.exists() or not text.strip():
+        return path
+    found = next((file for folder in SHIPPED if (file := folder / f"{text}.yaml").is_file()), None)
+    if found is None:
+        names = shipped_scenarios()
+        hint = did_you_mean(text, names) or f" (shipped: {', '.join(names)}; or give a .yaml file)"
+        msg = f"unknown scenario {shorten(text)}{hint}"
+        raise UsageError(msg)
+    return found
+
+
+def shipped_scenarios() -> list[str]:
+    """Names of the scenarios that come with hwsim."""
+    return sorted({file.stem for folder in SHIPPED if folder.is_dir() for file in folder.glob("*.yaml")} - {TEMPLATE})
+
+
+def scenario_template() -> str:
+    """A commented scenario file to start from: what `hwsim new scenario` writes."""
+    return next(file for folder in SHIPPED if (file := folder / f"{TEMPLATE}.yaml").is_file()).read_text(
+        encoding="utf-8"
+    )
+
+
+def scenario_schema() -> dict[str, Any]:
+    """The JSON schema of scenario files, for editors."""
+    schema = Scenario.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "hwsim scenario", **schema}
+
+
+def settings_of(texts: list[str]) -> dict[str, Any]:
+    """``path=value`` texts as fields of a base."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not equals or not path.strip():
+            msg = f"--set {shorten(text)}: expected path=value, e.g. --set gpus=128"
+            raise UsageError(msg)
+        document = parse_overrides([f"base.{path.strip()}={value}"])["base"]
+        found[path.strip()] = _leaf(document.data)
+    return found
+
+
+def _leaf(data: Any) -> Any:
+    while isinstance(data, Mapping) and len(data) == 1:
+        (data,) = data.values()
+    return data
+
+
+__all__ = ["WhatIf", "resolve_scenario", "scenario_schema", "scenario_template", "shipped_scenarios", "whatif"]
