@@ -9,6 +9,7 @@ import numpy as np
 
 from hwsim.report.plan import labelled, simple_table
 from hwsim.scenarios.measures import MEASURES
+from hwsim.scenarios.sweep import layout
 from hwsim.units import show
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 SHOWN = {
     False: ("devices", "tokens_per_s", "mfu", "days", "cost", "energy", "carbon", "memory"),
-    True: ("devices", "ttft", "tpot", "output_tokens_per_s", "output_tokens_per_s_per_device", "cost", "energy", "memory"),
+    True: (
+        "devices", "ttft", "tpot", "output_tokens_per_s", "output_tokens_per_s_per_device", "cost", "energy", "memory",
+    ),
 }  # fmt: skip
 """Figures of the comparison, for training and for serving."""
 MAIN = {False: ("days", "tokens_per_s"), True: ("cost", "output_tokens_per_s_per_device")}
@@ -81,14 +84,7 @@ def cell(result: WhatIf, outcome: Outcome, name: str) -> str:
     change = next((each for each in result.changes.get(outcome.name, ()) if each.measure.name == name), None)
     if change is None or change.better is None:
         return shown
-    return f"{shown} {percent(change.ratio - 1.0)}"
-
-
-def percent(change: float) -> str:
-    """A relative change with its sign; a large one as a multiple."""
-    if change > 9:
-        return f"×{change + 1:,.0f}"
-    return f"{change:+.0%}".replace("-", "−")
+    return f"{shown} {change.shown}"
 
 
 def basis_line(result: WhatIf) -> str:
@@ -108,7 +104,7 @@ def why(result: WhatIf) -> dict[str, str]:
             found[outcome.name] = _plain(outcome.why_not)
             continue
         said = [
-            f"{each.measure.title} {percent(each.ratio - 1.0)}: {each.reason}"
+            f"{each.measure.title} {each.shown}: {each.reason}"
             for each in result.changes[outcome.name]
             if each.measure.name in WHY[serves(result)] and each.better is not None and each.reason
         ]
@@ -120,11 +116,16 @@ def why(result: WhatIf) -> dict[str, str]:
 
 def expected(result: WhatIf) -> list[str]:
     """What was expected, and whether it holds."""
-    lines = []
+    said: dict[str, list[str]] = {}
+    failed = []
     for verdict in result.verdicts:
-        mark = "holds" if verdict.holds else "[red]fails[/red]"
-        lines.append(f"{mark}  {_plain(verdict.scenario)}: {_plain(verdict.what)} ({_plain(verdict.reached)})")
-    return lines
+        if verdict.holds:
+            said.setdefault(verdict.what, []).append(verdict.scenario)
+        else:
+            reached = f"{verdict.scenario}: {verdict.what} ({verdict.reached})"
+            failed.append(f"[red]fails[/red]  {_plain(reached)}")
+    held = [f"holds  {_plain(what)}: {_plain(', '.join(names))}" for what, names in said.items()]
+    return [*held, *failed]
 
 
 def main_figure(swept: Swept, serving: bool) -> str:
@@ -138,14 +139,14 @@ def sweep_view(swept: Swept, serving: bool) -> list[Any]:
     count, fitting = swept.grid.points, int(np.count_nonzero(swept.fits))
     head = f"[bold]Sweep[/bold] {count:,} points in {show(swept.elapsed_s, 's', 2)}, {fitting:,} fit"
     if swept.strategy:
-        kept = " · ".join(f"{key} {value}" for key, value in swept.strategy.items() if value not in (1, 0, False))
-        head += f"; the base's strategy throughout: {kept}"
+        head += f"; the base's strategy throughout: {layout(swept.strategy)}"
     if not fitting:
         return [head, *sorted(set(swept.why_not.values()))[:3]]
+    constant = [line] if (line := constant_line(swept, serving)) else []
     if count <= MOST_ROWS:
-        return [head, points_table(swept, range(count), serving)]
+        return [head, *constant, points_table(swept, range(count), serving)]
     best, worst = extremes(swept, name)
-    view = [head, f"Best and worst {MEASURES[name].title}:", points_table(swept, [best, worst], serving)]
+    view = [head, *constant, f"Best and worst {MEASURES[name].title}:", points_table(swept, [best, worst], serving)]
     if len(swept.grid.axes) == 2 and len(swept.measures[name]) == count:
         view += [
             "",
@@ -164,13 +165,33 @@ def extremes(swept: Swept, name: str) -> tuple[int, int]:
 
 def points_table(swept: Swept, chosen: Sequence[int], serving: bool) -> Any:
     """Some points with their figures."""
-    names = [name for name in SHOWN[serving] if name in swept.measures]
+    names = varying(swept, serving)
     rows = []
     for i in chosen:
         at = {path: axis[swept.grid.index[path][i]].shown for path, axis in swept.grid.axes.items()}
         figures = {MEASURES[name].title: MEASURES[name].shown(float(swept.measures[name][i])) for name in names}
-        rows.append({**at, "fits": "yes" if swept.fits[i] else "no", **figures})
+        layout = {"strategy": swept.layouts[i]} if swept.layouts else {}
+        rows.append({**at, "fits": "yes" if swept.fits[i] else "no", **figures, **layout})
     return simple_table(rows)
+
+
+def varying(swept: Swept, serving: bool) -> list[str]:
+    """The figures that are not the same at every point."""
+    shown = (*SHOWN[serving], "owned_cost")
+    return [name for name in shown if name in swept.measures and np.ptp(_known(swept.measures[name])) > 0]
+
+
+def constant_line(swept: Swept, serving: bool) -> str:
+    """The figures that are."""
+    same = [name for name in SHOWN[serving] if name in swept.measures and name not in varying(swept, serving)]
+    figures = [
+        f"{MEASURES[name].title} {MEASURES[name].shown(float(_known(swept.measures[name])[0]))}" for name in same
+    ]
+    return f"The same everywhere: {', '.join(figures)}." if figures else ""
+
+
+def _known(column: Any) -> Any:
+    return column[np.isfinite(column)]
 
 
 def cells(swept: Swept, name: str) -> Any:

@@ -115,9 +115,8 @@ def _points(loaded: Loaded, subject: Subject, path: str, axis: Axis) -> list[Axi
 def _point(path: str, value: Any, dimension: str | None) -> AxisPoint:
     """A value of a field: a quantity as a number in SI, and as a person reads it."""
     if dimension is None:
-        return AxisPoint(
-            value, f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else str(value), {path: value}
-        )
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return AxisPoint(value, f"{value:,}" if whole else printable(value, 60), {path: value})
     number = _number(path, value, dimension)
     return AxisPoint(number, show(number, dimension, 4), {path: value})
 

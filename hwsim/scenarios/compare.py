@@ -37,6 +37,11 @@ class Change:
         return self.value / self.base if self.base else (1.0 if self.value == self.base else float("inf"))
 
     @property
+    def shown(self) -> str:
+        """The change for a person."""
+        return self.measure.moved(self.base, self.value)
+
+    @property
     def better(self) -> bool | None:
         """Whether that is good; None where it hardly moved."""
         if abs(self.ratio - 1.0) < SAME:
@@ -69,7 +74,7 @@ def reason(name: str, base: Outcome, other: Outcome) -> str:
         return ""
     before, after = base.measures[name], other.measures[name]
     if abs(after - before) < SAME * abs(before):
-        return "hardly moves"
+        return ""
     said: list[str] = []
     if name in ("step_time", "tokens_per_s", "mfu", "days"):
         said = _time(name, old, new) + _machine(old, new)
@@ -82,7 +87,7 @@ def reason(name: str, base: Outcome, other: Outcome) -> str:
         said = _layout(old, new)
     else:
         said = _spent(name, base, other)
-    return "; ".join([*said, *(_layout(old, new) if name in ("step_time", "tpot") else [])])
+    return "; ".join([*said, *(_layout(old, new) if name in ("step_time", "tokens_per_s", "tpot") else [])])
 
 
 def _moved(old: Mapping[str, float], new: Mapping[str, float], dimension: str) -> list[str]:

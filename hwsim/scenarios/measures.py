@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwsim.errors import UsageError, did_you_mean, shorten
-from hwsim.units import parse, show
+from hwsim.units import DAY_S, parse, show
 
 Values = Mapping[str, Any]
 
@@ -28,12 +28,23 @@ class Measure:
     """Whether more is better."""
     of: Callable[[Values], float | None]
     """The figure in the values of a training or an inference estimate, and of its bill; None where it has none."""
-    read: str = ""
-    """Dimension that a bound of it is written in, where it is not the same."""
 
     def shown(self, value: float | None) -> str:
         """The figure for a person."""
-        return "n/a" if value is None or not math.isfinite(value) else show(value, self.dimension)
+        if value is None or not math.isfinite(value):
+            return "n/a"
+        if self.dimension == "days":
+            return show(value * DAY_S, "s")
+        return f"{value:,.0f}" if self.dimension == "whole" else show(value, self.dimension)
+
+    def moved(self, base: float, value: float) -> str:
+        """A change for a person: in points for a fraction, else relative, large ones as a multiple."""
+        if self.dimension == "fraction":
+            said = f"{100.0 * (value - base):+.1f} pt"
+        else:
+            change = value / base - 1.0 if base else 0.0
+            said = f"×{change + 1.0:,.0f}" if change > 9.0 else f"{change:+.0%}"
+        return said.replace("-", "−")
 
 
 def _at(*path: str) -> Callable[[Values], float | None]:
@@ -61,7 +72,7 @@ _ALL = (
     Measure("step_time", "step_time_s", "step time", "s", False, _at("step_time_s")),
     Measure("tokens_per_s", "tokens_per_s", "tokens/s", "count", True, _at("tokens_per_s")),
     Measure("mfu", "mfu", "MFU", "fraction", True, _at("mfu")),
-    Measure("days", "days", "days", "days", False, _at("days"), read="count"),
+    Measure("days", "days", "days", "days", False, _at("days")),
     Measure("ttft", "ttft_s", "TTFT", "s", False, _first(_at("promised", "ttft_s"), _at("ttft_s"))),
     Measure("tpot", "tpot_s", "TPOT", "s", False, _first(_at("promised", "tpot_s"), _at("tpot_s"))),
     Measure(
@@ -72,7 +83,7 @@ _ALL = (
         "output_tokens_per_s_per_device", "output_tokens_per_s_per_device", "tokens/s a device", "count", True,
         _first(_at("deployment", "output_tokens_per_s_per_device"), _at("output_tokens_per_s_per_device")),
     ),
-    Measure("devices", "devices", "devices", "count", False, _at("hardware", "devices")),
+    Measure("devices", "devices", "devices", "whole", False, _at("hardware", "devices")),
     Measure(
         "memory", "memory_bytes", "memory a device", "bytes", False,
         _first(_at("memory_reserved_bytes"), _at("memory_allocated_bytes")),
@@ -120,11 +131,11 @@ def bound(measure: Measure, value: Any) -> float:
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    dimension = measure.read or measure.dimension
     said = ""
-    for way in ("count", dimension):
+    for way in ("count", "s" if measure.dimension == "days" else measure.dimension):
         try:
-            return parse(str(value), way)
+            number = parse(str(value), "count" if way == "whole" else way)
+            return number / DAY_S if way == "s" and measure.dimension == "days" else number
         except ValueError as error:
             said = str(error)
     raise UsageError(said)

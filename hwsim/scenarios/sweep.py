@@ -27,7 +27,7 @@ from hwsim.scenarios.measures import MEASURES
 from hwsim.scenarios.question import Question, counted, located
 from hwsim.specs.fields import field_at, with_values
 from hwsim.specs.library import load_grid, load_prices
-from hwsim.specs.strategy import COLUMN_NAMES, Strategies
+from hwsim.specs.strategy import COLUMN_NAMES, ORDERS, Strategies
 from hwsim.units import DAY_S, TERA
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ class Swept:
     why_not: Mapping[int, str]
     """Point to what binds there."""
     strategy: Mapping[str, Any]
-    """What all points share, where nothing was searched."""
+    """What all points share, where nothing was searched ..."""
+    layouts: tuple[str, ...]
+    """... and the strategy of each, where something was."""
     elapsed_s: float
 
     @property
@@ -70,6 +72,7 @@ class Swept:
         names = {MEASURES[name].key: column for name, column in self.measures.items()}
         return [
             {**point, "fits": bool(self.fits[i]), **{key: float(column[i]) for key, column in names.items()}}
+            | ({"strategy": self.layouts[i]} if self.layouts else {})
             for i, point in enumerate(self.grid.values())
         ]
 
@@ -112,7 +115,8 @@ def run_sweep(loaded: Loaded, base: Outcome, profiles: str | Path | None) -> Swe
             _one(_at(question, grid, i), profiles, result, i)
     shared = {path.removeprefix("strategy."): value for path, value in kept.items()}
     elapsed = time.perf_counter() - started
-    return Swept(grid, result.fits, result.measures(), result.why_not, shared, elapsed)
+    layouts = tuple(result.layouts.get(i, "") for i in range(grid.points)) if result.layouts else ()
+    return Swept(grid, result.fits, result.measures(), result.why_not, shared, layouts, elapsed)
 
 
 class _Points:
@@ -122,6 +126,7 @@ class _Points:
         self.fits = np.zeros(count, dtype=bool)
         self.found = {name: np.full(count, np.nan) for name in MEASURES}
         self.why_not: dict[int, str] = {}
+        self.layouts: dict[int, str] = {}
 
     def measures(self) -> dict[str, npt.NDArray[np.float64]]:
         """The figures that any point has."""
@@ -150,8 +155,17 @@ def _one(question: Question, profiles: str | Path | None, result: _Points, i: in
     result.fits[i] = outcome.fits
     if outcome.why_not:
         result.why_not[i] = outcome.why_not
+    if outcome.plan is not None:
+        result.layouts[i] = layout(outcome.kept_strategy())
     for name, value in outcome.measures.items():
         result.found[name][i] = value
+
+
+def layout(strategy: Mapping[str, Any]) -> str:
+    """A strategy in a few words: what is not the plain choice."""
+    plain = (1, 0, False, True, "none", "1f1b", "interleaved", ORDERS[0])
+    parts = {path.removeprefix("strategy.").replace("_", "-"): value for path, value in strategy.items()}
+    return " · ".join(f"{name} {value}" for name, value in parts.items() if value not in plain) or "one device"
 
 
 def _by_columns(question: Question, grid: Grid, profiles: str | Path | None, result: _Points) -> None:
