@@ -17,10 +17,10 @@ from hwsim.units import DIMENSIONS, parse, write
 
 H100 = hwsim.load_hardware("h100-sxm-80")
 COLUMNS = [
-    "accelerator.peak.bf16", "accelerator.memory.bandwidth", "accelerator.memory.visible",
-    "accelerator.power.unlimited", "accelerator.price.rent", "accelerator.cache", "accelerator.kernels.launch", "accelerator.kernels.graph_launch",
-    "cluster.node.nic_bandwidth", "cluster.tiers.nvlink.bandwidth", "cluster.tiers.nvlink.latency",
-    "cluster.tiers.rail.latency", "accelerator.power.tdp", "accelerator.power.idle",
+    "accelerator.peak.bf16", "accelerator.memory.bandwidth", "accelerator.memory.visible", "accelerator.cache",
+    "accelerator.power.unlimited", "accelerator.price.rent", "accelerator.kernels.launch", "accelerator.power.tdp",
+    "accelerator.kernels.graph_launch", "cluster.node.nic_bandwidth", "cluster.tiers.nvlink.bandwidth",
+    "cluster.tiers.nvlink.latency", "cluster.tiers.rail.latency", "accelerator.power.idle",
 ]  # fmt: skip
 RUNS: list[tuple[str, dict[str, Any]]] = [
     ("70b", {"tp": 2, "cp": 2, "zero": 3}),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hwsim.errors import InputFileError, UsageError, did_you_mean, shorten
+from hwsim.errors import InputFileError, UsageError, did_you_mean, printable, shorten
 from hwsim.scenarios.loading import Loaded
 from hwsim.scenarios.question import Question, flattened, located
 from hwsim.scenarios.subject import Subject
