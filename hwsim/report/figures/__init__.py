@@ -2,7 +2,8 @@
 
 from hwsim.report.figures.bars import memory_bars, time_waterfall, traffic_bars
 from hwsim.report.figures.changes import delta_bars, ranges, tornado
-from hwsim.report.figures.lines import latency_cdf, scaling, sweep_heatmap, sweep_lines
+from hwsim.report.figures.fields import sweep_heatmap
+from hwsim.report.figures.lines import latency_cdf, scaling, sweep_lines
 from hwsim.report.figures.points import accuracy_strip, pareto, roofline
 from hwsim.report.figures.values import Measure, Operator, Point, Range
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hwsim.units import show
+from hwsim.units import scales, show
+
+SI = {
+    "bytes": "byte", "bytes_per_s": "byte/s", "flops_per_s": "FLOP/s", "flops": "FLOP", "s": "s", "w": "W", "j": "J",
+    "hz": "Hz", "usd": "USD", "usd_per_s": "USD/s", "days": "days",
+}  # fmt: skip
+"""Units of the numbers in a figure's data."""
+MOST_SAID = 12
+"""Things named in a description."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,20 @@ class Measure:
         """A value for a person, with its unit; ``n/a`` if it is none."""
         shown = show(value, self.dimension, digits)
         return f"{shown} {self.unit}" if self.unit and math.isfinite(value) else shown
+
+    @property
+    def column(self) -> str:
+        """Name and SI unit, heading the numbers in a figure's data."""
+        unit = self.unit or SI.get(self.dimension, "")
+        return f"{self.name} [{unit}]" if unit else self.name
+
+    def scale(self, largest: float) -> tuple[float, str]:
+        """The unit, and its size in SI, in which an axis up to a value reads best; counts and shares say it by tick."""
+        if self.dimension in ("count", "fraction"):
+            return 1.0, self.unit
+        steps = scales(self.dimension)
+        size, symbol = next((step for step in steps if abs(largest) >= step[0]), steps[-1])
+        return size, symbol.strip()
 
 
 @dataclass(frozen=True)
@@ -62,3 +85,29 @@ class Operator:
     share: float
     bound: str = ""
     """What limits it."""
+
+
+def said(parts: Iterable[str]) -> str:
+    """The first of many things, and how many more there are, for a description.
+
+    Examples
+    --------
+    >>> said(str(i) for i in range(14))
+    '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more'
+    """
+    every = list(parts)
+    more = len(every) - MOST_SAID
+    return ", ".join(every[:MOST_SAID]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def percent(change: float) -> str:
+    """A relative change with its sign, to at most three digits.
+
+    Examples
+    --------
+    >>> percent(-0.0512), percent(0.0), percent(12.34)
+    ('-5.12%', '0%', '+1.23k%')
+    """
+    if not math.isfinite(change):
+        return "n/a"
+    return f"{'+' if change > 0 else ''}{show(100 * change, 'count')}%"

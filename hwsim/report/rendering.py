@@ -1,0 +1,192 @@
+"""Figures as SVG for a page, and as SVG and PNG files."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from hwsim.report.style import LARGE, LIGHT, NORMAL, SCREEN, SMALL, Theme, as_variables, clean, fit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.transforms import BboxBase
+
+    from hwsim.report.document import Figure
+
+DPI = 200
+TITLE_WIDTH = 11.5
+"""Characters of a title per inch."""
+
+
+@contextmanager
+def house_style(theme: Theme) -> Iterator[None]:
+    """Matplotlib's settings for one figure, whatever the caller's own are."""
+    import matplotlib as mpl
+
+    settings = {
+        "font.family": "DejaVu Sans", "font.size": NORMAL, "axes.labelsize": NORMAL, "axes.titlesize": NORMAL,
+        "xtick.labelsize": SMALL, "ytick.labelsize": NORMAL, "text.color": theme.ink, "axes.labelcolor": theme.muted,
+        "xtick.color": theme.muted, "ytick.color": theme.ink, "axes.edgecolor": theme.muted, "grid.color": theme.grid,
+        "axes.facecolor": "none", "figure.facecolor": "none", "axes.spines.top": False, "axes.spines.right": False,
+        "axes.axisbelow": True, "axes.linewidth": 0.7, "grid.linewidth": 0.7, "xtick.major.width": 0.7,
+        "ytick.major.size": 0, "legend.frameon": False, "legend.fontsize": SMALL, "lines.linewidth": 1.8,
+        "svg.fonttype": "none", "svg.hashsalt": "hwsim", "text.parse_math": False,
+        "hatch.color": theme.muted, "path.simplify": True,
+    }  # fmt: skip
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()
+        mpl.rcParams.update(settings)  # type: ignore[arg-type]
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
+def drawn(figure: Figure, theme: Theme, titled: bool) -> Canvas:
+    """A figure laid out on a canvas of its size, with its title above if it is to stand alone."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    width, height = figure.size
+    title = fit(figure.title, int(width * TITLE_WIDTH), 2) if titled else ""
+    canvas = Canvas(figsize=(width, height + 0.26 * (title.count("\n") + bool(title))), layout="constrained")
+    FigureCanvasAgg(canvas)
+    if title:
+        canvas.suptitle(title, x=0.01, ha="left", fontsize=LARGE, fontweight="bold")
+    figure.draw(canvas, theme)
+    return canvas
+
+
+def text_boxes(canvas: Canvas) -> list[tuple[str, BboxBase]]:
+    """Every text that is seen, and where it is, in pixels; for checks that none leaves the canvas or covers another."""
+    from matplotlib.text import Text
+
+    canvas.draw_without_rendering()
+    texts = canvas.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible() and artist.get_text() != "")
+    found = [(text.get_text(), text.get_window_extent()) for text in texts if _seen(text)]  # type: ignore[attr-defined]
+    return list(dict.fromkeys(found))
+
+
+def _seen(text: object) -> bool:
+    """Whether a text is drawn: ticks outside the limits of their axis are not."""
+    from matplotlib.axis import Axis
+
+    axes = getattr(text, "axes", None)
+    if axes is None:
+        return True
+    for axis in (axes.xaxis, axes.yaxis):
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()] if isinstance(axis, Axis) else []
+        for tick in ticks:
+            if text in (tick.label1, tick.label2):
+                low, high = sorted(axis.get_view_interval())
+                inside = low - 1e-9 * abs(low) <= tick.get_loc() <= high + 1e-9 * abs(high)
+                return bool(inside and axes.axison)
+    return True
+
+
+def png(figure: Figure, theme: Theme = LIGHT) -> bytes:
+    """A figure as a picture that stands alone."""
+    return _saved(figure, theme, True, "png")
+
+
+def svg(figure: Figure, theme: Theme = LIGHT) -> str:
+    """A figure as an SVG file that stands alone."""
+    root = _tree(figure, theme, True)
+    _name_parts(root, figure)
+    width, height = root.attrib["viewBox"].split()[2:]
+    head = {"xmlns": "http://www.w3.org/2000/svg", "width": f"{width}pt", "height": f"{height}pt"}
+    root.attrib.update(head)
+    _describe(root, figure)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{_markup(root)}\n'
+
+
+def inline_svg(figure: Figure) -> str:
+    """A figure as part of a page: its colours are the page's variables, its ids begin with its name."""
+    root = _tree(figure, SCREEN, False)
+    _name_parts(root, figure)
+    _describe(root, figure)
+    for element in root.iter():
+        if "style" in element.attrib:
+            element.set("style", as_variables(element.attrib["style"]))
+    return _markup(root)
+
+
+def _saved(figure: Figure, theme: Theme, titled: bool, kind: str) -> bytes:
+    target = io.BytesIO()
+    with house_style(theme):
+        canvas = drawn(figure, theme, titled)
+        paper = theme.paper if titled else "none"
+        unsigned: dict[str, str | None] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
+        canvas.savefig(target, format=kind, dpi=DPI, facecolor=paper, metadata=unsigned)
+    return target.getvalue()
+
+
+def _tree(figure: Figure, theme: Theme, titled: bool) -> ElementTree.Element:
+    """The SVG without its preamble, metadata, name spaces and size."""
+    root = ElementTree.fromstring(_saved(figure, theme, titled, "svg"))
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        for name in [name for name in element.attrib if "}" in name]:
+            element.set(name.rpartition("}")[2], element.attrib.pop(name))
+    for parent in root.iter():
+        for child in [child for child in parent if child.tag == "metadata"]:
+            parent.remove(child)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    return root
+
+
+def _name_parts(root: ElementTree.Element, figure: Figure) -> None:
+    """Keep the ids that are referred to, under the figure's name; put hover text on the marks."""
+    used = {part for element in root.iter() for part in _references(element)}
+    for element in root.iter():
+        own = element.attrib.pop("id", "")
+        if own in used:
+            element.set("id", f"{figure.name}-{own}")
+        if own.startswith("mark-") and int(own[5:]) < len(figure.hover):
+            title = ElementTree.Element("title")
+            title.text = clean(figure.hover[int(own[5:])])
+            element.insert(0, title)
+            element.set("class", "mark")
+        for name, value in element.attrib.items():
+            if name == "href" and value.startswith("#"):
+                element.set(name, f"#{figure.name}-{value[1:]}")
+            elif "url(#" in value:
+                element.set(name, value.replace("url(#", f"url(#{figure.name}-"))
+
+
+def _references(element: ElementTree.Element) -> Iterator[str]:
+    for name, value in element.attrib.items():
+        if name == "href" and value.startswith("#"):
+            yield value[1:]
+        elif "url(#" in value:
+            yield from (part.partition(")")[0] for part in value.split("url(#")[1:])
+
+
+def _describe(root: ElementTree.Element, figure: Figure) -> None:
+    """Name and description for those who hear the page."""
+    for place, (tag, text) in enumerate((("title", figure.title), ("desc", figure.alt))):
+        element = ElementTree.Element(tag, {"id": f"{figure.name}-{tag}"})
+        element.text = clean(text)
+        root.insert(place, element)
+    root.attrib.update({"role": "img", "aria-labelledby": f"{figure.name}-title {figure.name}-desc"})
+
+
+def _markup(element: ElementTree.Element) -> str:
+    """An element as text that both XML and HTML parsers read alike."""
+    parts: list[str] = []
+    _write(element, parts.append)
+    return "".join(parts)
+
+
+def _write(element: ElementTree.Element, put: Callable[[str], None]) -> None:
+    values = "".join(f' {name}="{escape(value.strip())}"' for name, value in element.attrib.items())
+    put(f"<{element.tag}{values}>")
+    put(escape(element.text or "", quote=False) if (element.text or "").strip() else "")
+    for child in element:
+        _write(child, put)
+        put(escape(child.tail or "", quote=False) if (child.tail or "").strip() else "")
+    put(f"</{element.tag}>")
