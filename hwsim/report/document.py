@@ -6,6 +6,7 @@ Nothing here knows HTML, Markdown or a clock: the same inputs give the same docu
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from hwsim.report.style import Theme
 
+NAME = re.compile("[a-z][a-z0-9-]{0,60}")
+"""Names of figures: parts of ids and of file names."""
 Value = str | float | int | None
 """What a row of a figure's data may hold."""
 
@@ -136,6 +139,13 @@ class Document:
     reproduce: Reproduce
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Versions, input hash, dates of prices: never the current time."""
+
+    def __post_init__(self) -> None:
+        names = [figure.name for figure in self.figures]
+        wrong = [name for name in names if names.count(name) > 1 or not NAME.fullmatch(name)]
+        if wrong:
+            msg = f"figures need names of their own, of small letters, digits and hyphens: {wrong}"
+            raise ValueError(msg)
 
     @property
     def figures(self) -> tuple[Figure, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from hwsim.report.document import Figure
 
 DPI = 200
-TITLE_WIDTH = 11.5
-"""Characters of a title per inch."""
+FONT = re.compile("font-family: [^;]*;? ?")
+"""In a page, its own font is used: narrower than the one that places were worked out with."""
+TITLE_WIDTHS = (13.0, 11.0, 9.0, 7.0, 5.0)
+"""Characters of a title per inch, as letters are narrow or wide."""
 
 
 @contextmanager
@@ -51,13 +54,22 @@ def drawn(figure: Figure, theme: Theme, titled: bool) -> Canvas:
     from matplotlib.figure import Figure as Canvas
 
     width, height = figure.size
-    title = fit(figure.title, int(width * TITLE_WIDTH), 2) if titled else ""
-    canvas = Canvas(figsize=(width, height + 0.26 * (title.count("\n") + bool(title))), layout="constrained")
+    canvas = Canvas(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(canvas)
-    if title:
-        canvas.suptitle(title, x=0.01, ha="left", fontsize=LARGE, fontweight="bold")
+    if titled:
+        _set_title(canvas, figure.title)
     figure.draw(canvas, theme)
     return canvas
+
+
+def _set_title(canvas: Canvas, text: str) -> None:
+    """The finding above the picture, in at most two lines as wide as it, on room of their own."""
+    width, height = canvas.get_size_inches()
+    for letters in TITLE_WIDTHS:
+        title = canvas.suptitle(fit(text, int(width * letters), 2), x=0.01, ha="left", fontsize=LARGE, weight="bold")
+        if title.get_window_extent().x1 <= 0.99 * width * canvas.dpi:
+            break
+    canvas.set_size_inches(width, height + 0.1 + 0.17 * (1 + title.get_text().count("\n")))
 
 
 def text_boxes(canvas: Canvas) -> list[tuple[str, BboxBase]]:
@@ -66,7 +78,7 @@ def text_boxes(canvas: Canvas) -> list[tuple[str, BboxBase]]:
 
     canvas.draw_without_rendering()
     texts = canvas.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible() and artist.get_text() != "")
-    found = [(text.get_text(), text.get_window_extent()) for text in texts if _seen(text)]  # type: ignore[attr-defined]
+    found = [(text.get_text(), Text.get_window_extent(text)) for text in texts if _seen(text)]  # type: ignore[attr-defined]
     return list(dict.fromkeys(found))
 
 
@@ -110,7 +122,7 @@ def inline_svg(figure: Figure) -> str:
     _describe(root, figure)
     for element in root.iter():
         if "style" in element.attrib:
-            element.set("style", as_variables(element.attrib["style"]))
+            element.set("style", FONT.sub("", as_variables(element.attrib["style"])))
     return _markup(root)
 
 

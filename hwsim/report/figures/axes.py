@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hwsim.report.style import SMALL, Theme, fit
+from hwsim.report.style import NORMAL, SMALL, Theme, fit
 from hwsim.units import scales, show
 
 if TYPE_CHECKING:
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
 
 WIDTH = 9.0
 """Of every figure, in inches."""
-ROW_NAME, KEY_NAME, LABEL = 28, 26, 22
-"""Characters per line of a row's name, of a name beside a line, of a label beside a point."""
+ROW_NAME, KEY_NAME, LABEL, ACROSS, UPWARD = 28, 26, 22, 60, 32
+"""Characters per line of a row's name, of a name beside a line, of a label beside a point, of an axis' name."""
 STACK = (0, 4, 2, 3, 5, 1, 7, 8)
 """Colours of the series in the order of a stack: neighbours differ in lightness too."""
 MOST_PARTS = len(STACK)
 MOST_TICKS = 8
+LINE = 1.2 * NORMAL
+MOST_BOXES = 400
 KEYS_WIDTH = 92
 """Characters of the names of colours in a row."""
 MANTISSAS = ((1, 2, 5), (1, 3), (1,))
@@ -45,10 +48,11 @@ def measure_axis(axis: Axis, measure: Measure, log: bool = False) -> None:
     """Ticks and label of a measure over the limits that the axis has."""
     low, high = sorted(axis.get_view_interval())
     ticks, texts, unit = _log_ticks(low, high, measure) if log else _ticks(low, high, measure)
-    axis.set_ticks(ticks, texts)
+    axis.set_ticks(ticks, [text.replace("-", "\u2212") for text in texts])
     axis.set_ticks([], minor=True)
     axis.set_view_interval(low, high, ignore=True)
-    axis.set_label_text(f"{fit(measure.name, 60)} [{unit}]" if unit else fit(measure.name, 60))
+    name = fit(measure.name, ACROSS if axis.axis_name == "x" else UPWARD)
+    axis.set_label_text(f"{name} [{fit(unit, LABEL)}]" if unit else name)
 
 
 def _ticks(low: float, high: float, measure: Measure) -> tuple[list[float], list[str], str]:
@@ -100,7 +104,14 @@ def linear_limits(values: Sequence[float], room: float = 0.06, zero: bool = True
 
 def rows_axes(axes: Axes, names: Sequence[str], theme: Theme) -> None:
     """Rows from the top, their names on the left, faint lines at the ticks below."""
-    axes.set_yticks(range(len(names)), [fit(name, ROW_NAME, 2) or "-" for name in names])
+    axes.set_yticks([])
+    for row, name in enumerate(names):
+        lines = (fit(name, ROW_NAME, 2) or "-").split("\n")
+        for place, line in enumerate(lines):  # one by one, as each is set against the axis in the reader's own font
+            axes.annotate(
+                line, (0, row), (-6, LINE * ((len(lines) - 1) / 2 - place)), xycoords=axes.get_yaxis_transform(),
+                textcoords="offset points", ha="right", va="center", annotation_clip=False,
+            )  # fmt: skip
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(False)
@@ -136,15 +147,18 @@ def swatches(axes: Axes, colours: Mapping[str, str], gap: float = 0.6) -> None:
     )  # fmt: skip
 
 
-def keys_beside(axes: Axes, ends: Mapping[str, tuple[float, float]], colours: Sequence[str], height: float) -> None:
-    """Names on the right of lines, each as near to the height of its line's end as the others allow."""
+def keys_beside(
+    axes: Axes, ends: Mapping[str, tuple[float, float]], colours: Sequence[str], height: float, notes: Sequence[str] = ()
+) -> None:
+    """Names on the right of lines (below them a note), each as near to the height of its end as the others allow."""
     gap = 1.25 * SMALL / 72 / height
-    texts = {name: fit(name, KEY_NAME, 2) or "-" for name in ends}
+    texts = {name: fit(name, KEY_NAME, 1 if notes else 2) or "-" for name in ends}
+    texts |= {name: f"{texts[name]}\n{note}" for name, note in zip(ends, notes, strict=False)}
     heights: dict[str, float] = {}
     for name, (x, y) in ends.items():
         _, place = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
         heights[name] = float(place) if math.isfinite(place) else 0.0
-    floor, ordered = -math.inf, sorted(heights, key=heights.__getitem__)
+    floor, ordered = -math.inf, sorted(reversed(heights), key=heights.__getitem__)
     for name in ordered:
         half = gap * (1 + texts[name].count("\n")) / 2
         heights[name] = max(heights[name], floor + half)
@@ -157,7 +171,8 @@ def keys_beside(axes: Axes, ends: Mapping[str, tuple[float, float]], colours: Se
 
 
 def label_points(
-    canvas: Canvas, axes: Axes, labels: Sequence[tuple[str, float, float, bool]], taken: Sequence[tuple[float, float]]
+    canvas: Canvas, axes: Axes, labels: Sequence[tuple[str, float, float, bool]], taken: Sequence[tuple[float, float]],
+    theme: Theme,
 ) -> None:
     """Labels beside their points where nothing is covered; one for which no place is left is dropped unless it must be.
 
@@ -166,15 +181,16 @@ def label_points(
     canvas.draw_without_rendering()
     canvas.set_layout_engine("none")
     inside = axes.get_window_extent()
-    full = [_around(axes, point) for point in taken] + [
-        text.get_window_extent() for text in axes.texts if text.get_visible()
-    ]
+    full = [_around(place) for place in axes.transData.transform(list(taken))] if taken else []
+    full += [box for line in axes.lines if len(line.get_xdata()) > 1 for box in _along(axes, line)]
+    full += [text.get_window_extent() for text in axes.texts]
     for text, x, y, wanted in labels:
         best, least = None, math.inf
         for dx, dy, across, up in SIDES:
+            leader = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2, "color": theme.muted}
             label = axes.annotate(
                 fit(text, LABEL, 2), (x, y), (dx, dy), textcoords="offset points", ha=across, va=up, fontsize=SMALL,
-                arrowprops={"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2} if abs(dx) > 7 else None,
+                arrowprops=leader if abs(dx) > 7 else None,
             )  # fmt: skip
             label.set_clip_on(False)
             box = _text_extent(label)
@@ -201,11 +217,23 @@ def _text_extent(label: Any) -> Any:
     return Text.get_window_extent(label)
 
 
-def _around(axes: Axes, point: tuple[float, float]) -> Any:
+def _around(place: Sequence[float], half: float = 4.0) -> Any:
     from matplotlib.transforms import Bbox
 
-    x, y = axes.transData.transform(point)
-    return Bbox.from_extents(x - 4, y - 4, x + 4, y + 4)
+    x, y = place
+    return Bbox.from_extents(x - half, y - half, x + half, y + half)
+
+
+def _along(axes: Axes, line: Any) -> list[Any]:
+    """Small boxes along the part of a line that is seen."""
+    import numpy as np
+
+    corners = axes.transData.transform(np.column_stack(line.get_data()))
+    boxes = []
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners[np.isfinite(corners).all(axis=1)]):
+        count = min(int(math.hypot(x1 - x0, y1 - y0) / 6) + 2, MOST_BOXES)
+        boxes += [_around(place, 2.0) for place in zip(np.linspace(x0, x1, count), np.linspace(y0, y1, count), strict=True)]
+    return boxes
 
 
 def _shared(one: Any, other: Any) -> float:

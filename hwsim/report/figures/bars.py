@@ -70,9 +70,10 @@ def _draw_memory(
     swatches(axes, draw_stacks(axes, stacks, MEMORY, theme), 2.2)
     for row, plan in enumerate(stacks):
         limit, total = limits[plan], totals[plan]
-        axes.plot([limit, limit], [row - 0.46, row + 0.46], color=theme.ink, linewidth=1.6, solid_capstyle="butt")
+        half = 0.5 if len(set(limits.values())) == 1 else 0.44
+        axes.plot([limit, limit], [row - half, row + half], color=theme.ink, linewidth=1.6, solid_capstyle="butt")
         over = total > limit
-        text = f"{MEMORY.text(total - limit)} too much" if over else f"{show(total / limit, 'fraction')} full"
+        text = f"{MEMORY.text(total - limit)} too much" if over else f"{show(total / limit, 'fraction', 2)} full"
         place = (max(axes.get_xlim()), row)
         beside(axes, f"{MEMORY.text(total)}, {text}", place, 1, theme.bad if over else theme.ink)
     first = next(iter(limits.values()), 0.0)
@@ -208,4 +209,4 @@ def _stack_hover(stacks: Stacks, measure: Measure) -> tuple[str, ...]:
 
 
 def _share(value: float, total: float) -> str:
-    return show(value / total if total else 0.0, "fraction")
+    return show(value / total if total else 0.0, "fraction", 2)

@@ -30,10 +30,11 @@ LATENCY = Measure("Latency", "s")
 EFFICIENCY = Measure("Efficiency", "fraction")
 ORDER = (0, 1, 2, 3, 4, 5, 8, 7, 9, 6)
 """Colours of the series in the order of lines."""
-MOST_QUANTILES = 200
+MOST_QUANTILES = 100
 WIDE = 20.0
 """From this ratio of the largest to the smallest on, an axis of latencies is logarithmic."""
 PERCENTILES = (0.5, 0.9, 0.99)
+MOST_EXACT = 100_000
 MOST_DIRECT = 9
 """Values of `x` that get a tick of their own."""
 
@@ -166,8 +167,14 @@ def _size_axis(axes: Axes, x: Measure, values: Sequence[float], log: bool) -> No
     own = sorted(set(values))
     measure_axis(axes.xaxis, x, log)
     if log and 1 < len(own) <= MOST_DIRECT:
-        axes.set_xticks(own, [show(value, x.dimension) for value in own])
+        axes.set_xticks(own, [_exact(value, x) for value in own])
         axes.set_xticks([], minor=True)
+
+
+def _exact(value: float, x: Measure) -> str:
+    """A count as it is, if it is short."""
+    whole = x.dimension == "count" and value == round(value) and value < MOST_EXACT
+    return f"{value:,.0f}" if whole else show(value, x.dimension)
 
 
 def latency_cdf(
@@ -217,7 +224,7 @@ def _draw_cdf(
     axes.set_ylim(0, 1.04)
     colours = [theme.series[ORDER[i % len(ORDER)]] for i in range(len(curves))]
     for i, (key, curve) in enumerate(curves.items()):
-        axes.step([v for v, _ in curve], [share for _, share in curve], where="post", color=colours[i])
+        axes.plot([v for v, _ in curve], [share for _, share in curve], color=colours[i])
         for j, (share, value) in enumerate(zip(PERCENTILES, found[key], strict=True)):
             (dot,) = axes.plot([value], [share], "o", color=colours[i], markersize=5)
             mark(dot, len(PERCENTILES) * i + j)
@@ -229,8 +236,5 @@ def _draw_cdf(
             f"target {measure.text(target)}", (target, 1.04), (0, 3), textcoords="offset points", ha="center",
             va="bottom", fontsize=SMALL, annotation_clip=False,
         )  # fmt: skip
-    labels = {
-        f"{key}: p50 {measure.text(found[key][0])}, p99 {measure.text(found[key][2])}": (found[key][0], 0.5)
-        for key in curves
-    }
-    keys_beside(axes, labels, colours, 3.2)
+    notes = [f"p50 {measure.text(half)}, p99 {measure.text(most)}" for half, _, most in found.values()]
+    keys_beside(axes, {key: (half, 0.5) for key, (half, _, _) in found.items()}, colours, 3.2, notes)

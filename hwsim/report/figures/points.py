@@ -33,7 +33,9 @@ MOST_LABELS = 7
 MOST_HOVERS = 300
 """Points beyond these have no hover text and are drawn as one."""
 MOST_BOUNDS = 4
-RATIOS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+RATIOS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 2.5)
+WIDE, WIDE_RATIOS = 8.0, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+"""From this spread on fewer marks have room."""
 
 
 def roofline(
@@ -100,7 +102,7 @@ def _draw_roofline(
         (f"{fit(o.name, LABEL)} {show(o.share, 'fraction')}", o.flops_per_byte, o.flops_per_s, False)
         for o in operators[:MOST_LABELS]
     ]
-    label_points(canvas, axes, labels, [(o.flops_per_byte, o.flops_per_s) for o in operators])
+    label_points(canvas, axes, labels, [(o.flops_per_byte, o.flops_per_s) for o in operators], theme)
 
 
 def _draw_ceilings(
@@ -178,7 +180,7 @@ def _draw_pareto(
     measure_axis(axes.xaxis, x, log[0])
     measure_axis(axes.yaxis, y, log[1])
     named = [p for p in points if p.chosen] + _spread([p for p in front if not p.chosen], MOST_LABELS)
-    label_points(canvas, axes, [(p.name, p.x, p.y, p.chosen) for p in named], [(p.x, p.y) for p in points[-200:]])
+    label_points(canvas, axes, [(p.name, p.x, p.y, p.chosen) for p in named], [(p.x, p.y) for p in points[-200:]], theme)
 
 
 def _spread(points: Sequence[Point], most: int) -> list[Point]:
@@ -219,9 +221,9 @@ def _draw_strip(
     for row, ratios in enumerate(groups.values()):
         spread = [row + 0.5 * ((7 * i) % 11 / 10 - 0.5) for i in range(len(ratios))]
         colour, marker = theme.series[row % 4], MARKERS[row % len(MARKERS)]
-        axes.plot(ratios, spread, marker, color=colour, markersize=3.6, alpha=0.6, markeredgewidth=0)
+        axes.plot(ratios, spread, marker, color=colour, markersize=4.6, alpha=0.6, markeredgewidth=0)
     low, high = axes.get_xlim()
-    ticks = [ratio for ratio in RATIOS if low <= ratio <= high]
+    ticks = [ratio for ratio in (WIDE_RATIOS if high > WIDE * low else RATIOS) if low <= ratio <= high]
     axes.set_xticks(ticks, [show(ratio, "count") for ratio in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(f"predicted / published [1]; shaded: within {show(band, 'fraction')}")

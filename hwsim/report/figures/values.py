@@ -106,8 +106,8 @@ def percent(change: float) -> str:
     Examples
     --------
     >>> percent(-0.0512), percent(0.0), percent(12.34)
-    ('-5.12%', '0%', '+1.23k%')
+    ('−5.12%', '0%', '+1.23k%')
     """
     if not math.isfinite(change):
         return "n/a"
-    return f"{'+' if change > 0 else ''}{show(100 * change, 'count')}%"
+    return f"{'+' if change > 0 else ''}{show(100 * change, 'count')}%".replace("-", "\u2212")
