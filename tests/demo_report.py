@@ -60,7 +60,7 @@ def every_figure(tag: str = "") -> tuple[Figure, ...]:
     lines = {f"{n} devices": [(c, 3e6 / n * (c / 8192) ** 0.5 if c < n * 2000 else math.nan) for c in context]
              for n in (8, 16, 32, 64)}  # fmt: skip
     field = [[(r + 1) * 4.1 / (c + 1) if (r + c) % 7 else math.nan for c in range(6)] for r in range(5)]
-    served = {f"{rate} requests/s": [0.08 * (1 + rate / 20) * math.exp(1.1 * math.tan(1.3 * (2 * (i + 0.5) / 500 - 1)) / 2)
+    served = {f"{rate} requests/s": [0.08 * (1 + rate / 20) * math.exp(0.55 * math.tan(2.6 * (i + 0.5) / 500 - 1.3))
                                      for i in range(500)] for rate in (10, 30, 50)}  # fmt: skip
     step = {"forward": 1.9, "backward": 4.1, "tensor-parallel comm": 0.52, "pipeline bubble": 0.31,
             "gradient/weight comm": 0.18, "optimizer": 0.06, "waiting for host": 0.002}  # fmt: skip
@@ -100,17 +100,20 @@ def hostile_figures() -> tuple[Figure, ...]:
     """Figures whose names come from an enemy."""
     some = {name or "empty": 1.0 + i for i, name in enumerate(HOSTILE)}
     return (
-        figures.memory_bars("hostile-memory", SCRIPT, {name: some for name in some}, 60.0),
+        figures.memory_bars("hostile-memory", SCRIPT, dict.fromkeys(some, some), 60.0),
         figures.time_waterfall("hostile-time", HOSTILE[4], some),
-        figures.traffic_bars("hostile-traffic", HOSTILE[1], {name: some for name in some}),
-        figures.roofline("hostile-roofline", HOSTILE[3], [Operator(n, 10.0 * v, 1e12 * v, 0.1, n) for n, v in some.items()],
+        figures.traffic_bars("hostile-traffic", HOSTILE[1], dict.fromkeys(some, some)),
+        figures.roofline("hostile-roofline", HOSTILE[3],
+                         [Operator(n, 10.0 * v, 1e12 * v, 0.1, n) for n, v in some.items()],
                          {SCRIPT: 1e15}, {HOSTILE[4]: 1e12}),
         figures.pareto("hostile-pareto", HOSTILE[5], [Point(n, v, v * v, True, v == 3) for n, v in some.items()],
                        Measure(SCRIPT, unit="|"), Measure(HOSTILE[4], "bytes")),
         figures.tornado("hostile-tornado", HOSTILE[6], {n: (v, -v) for n, v in some.items()}, SCRIPT),
         figures.ranges("hostile-ranges", HOSTILE[7], [Range(n, v, v, v, Measure(n)) for n, v in some.items()]),
-        figures.scaling("hostile-scaling", SCRIPT, {n: [(1, v), (2, v)] for n, v in some.items()}, Measure(SCRIPT), SPEED),
-        figures.sweep_lines("hostile-sweep", SCRIPT, {n: [(1, v), (2, math.nan)] for n, v in some.items()}, SPEED, SPEED),
+        figures.scaling("hostile-scaling", SCRIPT, {n: [(1, v), (2, v)] for n, v in some.items()}, Measure(SCRIPT),
+                        SPEED),
+        figures.sweep_lines("hostile-sweep", SCRIPT, {n: [(1, v), (2, math.nan)] for n, v in some.items()}, SPEED,
+                            SPEED),
         figures.sweep_heatmap("hostile-heatmap", SCRIPT, list(some), list(some),
                               [[math.inf] * len(some)] * len(some), SPEED, (SCRIPT, HOSTILE[4])),
         figures.accuracy_strip("hostile-accuracy", SCRIPT, {n: [v, 0.0, math.nan] for n, v in some.items()}),

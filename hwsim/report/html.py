@@ -16,7 +16,9 @@ from hwsim.units import show
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Noto Sans", "Liberation Sans", sans-serif'
+SANS = (
+    'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Noto Sans", "Liberation Sans", sans-serif'
+)
 MOST_NUMBERS = 60
 """Rows of a figure's data that the page has; its CSV has all."""
 
@@ -35,12 +37,10 @@ def to_html(document: Document) -> str:
         "kind": _kind,
     }  # fmt: skip
     script = _resource("page.js")
-    macros = environment.get_template("blocks.html.j2").module
-    page = environment.get_template("page.html.j2").render(
-        document=document, policy=_policy(script), css=Markup(stylesheet()), script=Markup(script),
-        blocks=macros.blocks, facts=macros.facts,
-    )  # type: ignore[attr-defined]  # fmt: skip
-    return page + "\n"
+    page = environment.get_template("page.html.j2")
+    return (
+        page.render(document=document, policy=_policy(script), css=Markup(stylesheet()), script=Markup(script)) + "\n"
+    )
 
 
 def stylesheet() -> str:
@@ -79,7 +79,7 @@ def _picture(figure: Figure) -> Markup:
 
     from hwsim.report.rendering import inline_svg
 
-    return Markup(inline_svg(figure))  # noqa: S704 - written by our own serialiser, which escapes text
+    return Markup(inline_svg(figure))
 
 
 def _sort_value(cell: Cell) -> Markup:

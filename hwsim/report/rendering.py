@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hwsim.report.document import Figure
 
 DPI = 200
+FACE = "&#x27;DejaVu Sans&#x27;"
 FONT = re.compile("font-family: [^;]*;? ?")
 """In a page, its own font is used: narrower than the one that places were worked out with."""
 TITLE_WIDTHS = (13.0, 11.0, 9.0, 7.0, 5.0)
@@ -33,8 +34,8 @@ def house_style(theme: Theme) -> Iterator[None]:
 
     settings = {
         "font.family": "DejaVu Sans", "font.size": NORMAL, "axes.labelsize": NORMAL, "axes.titlesize": NORMAL,
-        "xtick.labelsize": SMALL, "ytick.labelsize": NORMAL, "text.color": theme.ink, "axes.labelcolor": theme.muted,
-        "xtick.color": theme.muted, "ytick.color": theme.ink, "axes.edgecolor": theme.muted, "grid.color": theme.grid,
+        "xtick.labelsize": SMALL, "ytick.labelsize": SMALL, "text.color": theme.ink, "axes.labelcolor": theme.muted,
+        "xtick.color": theme.muted, "ytick.color": theme.muted, "axes.edgecolor": theme.muted, "grid.color": theme.grid,
         "axes.facecolor": "none", "figure.facecolor": "none", "axes.spines.top": False, "axes.spines.right": False,
         "axes.axisbelow": True, "axes.linewidth": 0.7, "grid.linewidth": 0.7, "xtick.major.width": 0.7,
         "ytick.major.size": 0, "legend.frameon": False, "legend.fontsize": SMALL, "lines.linewidth": 1.8,
@@ -77,8 +78,8 @@ def text_boxes(canvas: Canvas) -> list[tuple[str, BboxBase]]:
     from matplotlib.text import Text
 
     canvas.draw_without_rendering()
-    texts = canvas.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible() and artist.get_text() != "")
-    found = [(text.get_text(), Text.get_window_extent(text)) for text in texts if _seen(text)]  # type: ignore[attr-defined]
+    texts = [text for text in canvas.findobj(Text) if isinstance(text, Text) and text.get_visible() and text.get_text()]
+    found = [(text.get_text(), Text.get_window_extent(text)) for text in texts if _seen(text)]
     return list(dict.fromkeys(found))
 
 
@@ -101,7 +102,15 @@ def _seen(text: object) -> bool:
 
 def png(figure: Figure, theme: Theme = LIGHT) -> bytes:
     """A figure as a picture that stands alone."""
-    return _saved(figure, theme, True, "png")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    target = io.BytesIO()
+    with house_style(theme):
+        canvas = drawn(figure, theme, True)
+        canvas.set_facecolor(theme.paper)
+        canvas.set_dpi(DPI)
+        FigureCanvasAgg(canvas).print_png(target, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    return target.getvalue()
 
 
 def svg(figure: Figure, theme: Theme = LIGHT) -> str:
@@ -112,7 +121,8 @@ def svg(figure: Figure, theme: Theme = LIGHT) -> str:
     head = {"xmlns": "http://www.w3.org/2000/svg", "width": f"{width}pt", "height": f"{height}pt"}
     root.attrib.update(head)
     _describe(root, figure)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{_markup(root)}\n'
+    text = _markup(root).replace(FACE, f"{FACE}, Verdana, sans-serif")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
 
 
 def inline_svg(figure: Figure) -> str:
@@ -122,23 +132,21 @@ def inline_svg(figure: Figure) -> str:
     _describe(root, figure)
     for element in root.iter():
         if "style" in element.attrib:
-            element.set("style", FONT.sub("", as_variables(element.attrib["style"])))
+            element.set("style", FONT.sub("", as_variables(element.attrib["style"])).removesuffix("; "))
     return _markup(root)
-
-
-def _saved(figure: Figure, theme: Theme, titled: bool, kind: str) -> bytes:
-    target = io.BytesIO()
-    with house_style(theme):
-        canvas = drawn(figure, theme, titled)
-        paper = theme.paper if titled else "none"
-        unsigned: dict[str, str | None] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-        canvas.savefig(target, format=kind, dpi=DPI, facecolor=paper, metadata=unsigned)
-    return target.getvalue()
 
 
 def _tree(figure: Figure, theme: Theme, titled: bool) -> ElementTree.Element:
     """The SVG without its preamble, metadata, name spaces and size."""
-    root = ElementTree.fromstring(_saved(figure, theme, titled, "svg"))
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    target = io.StringIO()
+    with house_style(theme):
+        canvas = drawn(figure, theme, titled)
+        canvas.set_facecolor(theme.paper if titled else "none")
+        write = FigureCanvasSVG(canvas).print_svg  # draws once, where savefig draws twice
+        write(target, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
+    root = ElementTree.fromstring(target.getvalue())
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         for name in [name for name in element.attrib if "}" in name]:
@@ -146,6 +154,9 @@ def _tree(figure: Figure, theme: Theme, titled: bool) -> ElementTree.Element:
     for parent in root.iter():
         for child in [child for child in parent if child.tag == "metadata"]:
             parent.remove(child)
+    for element in root.iter("text"):
+        if element.get("transform", "").startswith("rotate(-0 "):
+            del element.attrib["transform"]
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     return root

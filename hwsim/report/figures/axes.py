@@ -51,7 +51,7 @@ def measure_axis(axis: Axis, measure: Measure, log: bool = False) -> None:
     axis.set_ticks(ticks, [text.replace("-", "\u2212") for text in texts])
     axis.set_ticks([], minor=True)
     axis.set_view_interval(low, high, ignore=True)
-    name = fit(measure.name, ACROSS if axis.axis_name == "x" else UPWARD)
+    name = fit(measure.name, ACROSS if axis is axis.axes.xaxis else UPWARD)
     axis.set_label_text(f"{name} [{fit(unit, LABEL)}]" if unit else name)
 
 
@@ -139,16 +139,23 @@ def swatches(axes: Axes, colours: Mapping[str, str], gap: float = 0.6) -> None:
     if not colours:
         return
     names = [fit(name, KEY_NAME) or "-" for name in colours]
-    columns = max(1, min(len(names), int(KEYS_WIDTH / (6 + max(map(len, names))))))
+    rows = -(-sum(len(name) + 5 for name in names) // KEYS_WIDTH)
+    columns = -(-len(names) // rows)
+    order = [i for column in range(columns) for i in range(column, len(names), columns)]
+    squares = [Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
     axes.legend(
-        [Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()], names, loc="lower left",
+        [squares[i] for i in order], [names[i] for i in order], loc="lower left",
         bbox_to_anchor=(0, 1), ncols=columns, handlelength=0.9, handleheight=0.9, columnspacing=1.4, handletextpad=0.5,
         borderaxespad=gap, borderpad=0,
     )  # fmt: skip
 
 
 def keys_beside(
-    axes: Axes, ends: Mapping[str, tuple[float, float]], colours: Sequence[str], height: float, notes: Sequence[str] = ()
+    axes: Axes,
+    ends: Mapping[str, tuple[float, float]],
+    colours: Sequence[str],
+    height: float,
+    notes: Sequence[str] = (),
 ) -> None:
     """Names on the right of lines (below them a note), each as near to the height of its end as the others allow."""
     gap = 1.25 * SMALL / 72 / height
@@ -158,7 +165,8 @@ def keys_beside(
     for name, (x, y) in ends.items():
         _, place = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
         heights[name] = float(place) if math.isfinite(place) else 0.0
-    floor, ordered = -math.inf, sorted(reversed(heights), key=heights.__getitem__)
+    order = {name: place for place, name in enumerate(ends)}
+    floor, ordered = -math.inf, sorted(heights, key=lambda name: (heights[name], -order[name]))
     for name in ordered:
         half = gap * (1 + texts[name].count("\n")) / 2
         heights[name] = max(heights[name], floor + half)
@@ -171,7 +179,10 @@ def keys_beside(
 
 
 def label_points(
-    canvas: Canvas, axes: Axes, labels: Sequence[tuple[str, float, float, bool]], taken: Sequence[tuple[float, float]],
+    canvas: Canvas,
+    axes: Axes,
+    labels: Sequence[tuple[str, float, float, bool]],
+    taken: Sequence[tuple[float, float]],
     theme: Theme,
 ) -> None:
     """Labels beside their points where nothing is covered; one for which no place is left is dropped unless it must be.
@@ -182,7 +193,7 @@ def label_points(
     canvas.set_layout_engine("none")
     inside = axes.get_window_extent()
     full = [_around(place) for place in axes.transData.transform(list(taken))] if taken else []
-    full += [box for line in axes.lines if len(line.get_xdata()) > 1 for box in _along(axes, line)]
+    full += [box for line in axes.lines for box in _along(axes, line)]
     full += [text.get_window_extent() for text in axes.texts]
     for text, x, y, wanted in labels:
         best, least = None, math.inf
@@ -229,10 +240,12 @@ def _along(axes: Axes, line: Any) -> list[Any]:
     import numpy as np
 
     corners = axes.transData.transform(np.column_stack(line.get_data()))
-    boxes = []
+    boxes: list[Any] = []
     for (x0, y0), (x1, y1) in itertools.pairwise(corners[np.isfinite(corners).all(axis=1)]):
         count = min(int(math.hypot(x1 - x0, y1 - y0) / 6) + 2, MOST_BOXES)
-        boxes += [_around(place, 2.0) for place in zip(np.linspace(x0, x1, count), np.linspace(y0, y1, count), strict=True)]
+        boxes += [
+            _around(place, 2.0) for place in zip(np.linspace(x0, x1, count), np.linspace(y0, y1, count), strict=True)
+        ]
     return boxes
 
 
@@ -240,4 +253,4 @@ def _shared(one: Any, other: Any) -> float:
     """Area that two boxes share."""
     width = min(one.x1, other.x1) - max(one.x0, other.x0)
     height = min(one.y1, other.y1) - max(one.y0, other.y0)
-    return max(width, 0.0) * max(height, 0.0)
+    return float(max(width, 0.0) * max(height, 0.0))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hwsim.report.document import Figure
+from hwsim.report.document import Figure, Value
 from hwsim.report.figures.axes import (
     MOST_PARTS,
     STACK,
@@ -47,10 +47,12 @@ def memory_bars(
 ) -> Figure:
     """Stacked parts of memory, one bar per plan, against the capacity (one for all, or one per plan)."""
     stacks = folded(plans)
-    limits = {plan: capacity_bytes if isinstance(capacity_bytes, int | float) else capacity_bytes[plan] for plan in plans}
+    limits = {
+        plan: capacity_bytes if isinstance(capacity_bytes, int | float) else capacity_bytes[plan] for plan in plans
+    }
     totals = {plan: sum(parts.values()) for plan, parts in plans.items()}
     sums = [f"{plan} needs {MEMORY.text(totals[plan])} of {MEMORY.text(limits[plan])}" for plan in plans]
-    data = [
+    data: list[dict[str, Value]] = [
         {"plan": plan, "part": part, MEMORY.column: value, "capacity [byte]": limits[plan]}
         for plan, parts in plans.items()
         for part, value in parts.items()
@@ -135,7 +137,7 @@ def traffic_bars(
     stacks = folded(tiers)
     totals = {tier: sum(kinds.values()) for tier, kinds in tiers.items()}
     told = said(f"{tier} {measure.text(total)}" for tier, total in totals.items())
-    data = [
+    data: list[dict[str, Value]] = [
         {"tier": tier, "kind": kind, measure.column: value}
         for tier, kinds in tiers.items()
         for kind, value in kinds.items()
@@ -147,9 +149,7 @@ def traffic_bars(
     )  # fmt: skip
 
 
-def _draw_traffic(
-    stacks: Stacks, totals: Mapping[str, float], measure: Measure, canvas: Canvas, theme: Theme
-) -> None:
+def _draw_traffic(stacks: Stacks, totals: Mapping[str, float], measure: Measure, canvas: Canvas, theme: Theme) -> None:
     axes = canvas.subplots()
     _prepare(axes, list(stacks), list(totals.values()), measure, theme)
     swatches(axes, draw_stacks(axes, stacks, measure, theme))

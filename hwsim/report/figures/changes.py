@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from hwsim.report.document import Figure
 from hwsim.report.figures.axes import WIDTH, beside, linear_limits, mark, measure_axis, rows_axes, swatches, zero_line
 from hwsim.report.figures.values import Measure, Range, percent, said
-from hwsim.report.style import Theme
+from hwsim.report.style import Theme, fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,9 @@ def tornado(
     ordered = sorted(effects.items(), key=lambda item: -max(abs(item[1][0]), abs(item[1][1])))
     told = [f"{key} {percent(low)} and {percent(high)}" for key, (low, high) in ordered]
     hover = [
-        f"{key}, {side}: {what} {percent(change)}" for key, pair in ordered for side, change in zip(sides, pair, strict=True)
+        f"{key}, {side}: {what} {percent(change)}"
+        for key, pair in ordered
+        for side, change in zip(sides, pair, strict=True)
     ]
     return Figure(
         name=name, title=title, caption=caption,
@@ -99,7 +101,7 @@ def _change_axes(
     low, high = linear_limits([*changes, 0.0], 0.0, zero=False)
     room = ROOM * (high - low)
     axes.set_xlim(low - room * (low < 0), high + room * (high > 0))
-    measure_axis(axes.xaxis, Measure(f"Change of {what}; {better} is better", "fraction"))
+    measure_axis(axes.xaxis, Measure(f"Change of {fit(what, 36)}; {better} is better", "fraction"))
     zero_line(axes, theme)
 
 

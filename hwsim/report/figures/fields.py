@@ -39,16 +39,16 @@ def sweep_heatmap(
     finite = [cell for cell in cells if math.isfinite(cell[2])]
     key = (min if better == "less" else max) if finite else None
     best = key(finite, key=lambda cell: cell[2]) if key else None
-    told = f"best is {measure.text(best[2])} at {axes[1]} {best[0]}, {axes[0]} {best[1]}" if best else "nothing feasible"
+    told = f"best is {measure.text(best[2])} at {axes[1]} {best[0]}, {axes[0]} {best[1]}" if best else "none feasible"
+    lacking = f"{len(cells) - len(finite)} of {len(cells)} infeasible"
     return Figure(
         name=name, title=title, caption=caption,
-        alt=f"{measure.name} by {axes[0]} and {axes[1]}: {told}; {len(cells) - len(finite)} of {len(cells)} infeasible.",
+        alt=f"{measure.name} by {axes[0]} and {axes[1]}: {told}; {lacking}.",
         size=(WIDTH, min(max(0.36 * len(rows) + 1.2, 2.2), 7.0)),
         draw=partial(_draw, columns, rows, values, measure, axes, better),
         data=tuple({axes[1]: r, axes[0]: c, measure.column: value} for r, c, value in cells),
         hover=tuple(f"{axes[1]} {r}, {axes[0]} {c}: {measure.text(value)}" for r, c, value in cells),
     )  # fmt: skip
-
 
 
 def _draw(
@@ -76,13 +76,11 @@ def _draw(
     ticks = [norm.inverse(share) for share in (0.0, 0.5, 1.0)]
     bar.set_ticks([float(tick) for tick in ticks], labels=[show(float(tick) / size, "count") for tick in ticks])
     bar.ax.minorticks_off()
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label(f"{fit(measure.name, 40)} [{unit}]" if unit else fit(measure.name, 40))
 
 
-def _draw_cells(
-    axes: Axes, values: Sequence[Sequence[float]], colours: object, size: float, theme: Theme
-) -> None:
+def _draw_cells(axes: Axes, values: Sequence[Sequence[float]], colours: object, size: float, theme: Theme) -> None:
     """A rectangle per cell, with its number if there is room; a cross where nothing is feasible."""
     from matplotlib.colors import to_hex
     from matplotlib.patches import Rectangle

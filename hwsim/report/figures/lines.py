@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hwsim.report.document import Figure
+from hwsim.report.document import Figure, Value
 from hwsim.report.figures.axes import (
     WIDTH,
     keys_beside,
@@ -49,9 +49,13 @@ def scaling(
 ) -> Figure:
     """`y` against devices on log axes with the ideal line of the first point, and the parallel efficiency below."""
     curves = {key: _positive(curve) for key, curve in lines.items()}
-    efficiency = {key: [(size, _efficiency(curve, i)) for i, (size, _) in enumerate(curve)] for key, curve in curves.items()}
-    told = [f"{key} {EFFICIENCY.text(curve[-1][1])} at {x.text(curve[-1][0])}" for key, curve in efficiency.items() if curve]
-    data = [
+    efficiency = {
+        key: [(size, _efficiency(curve, i)) for i, (size, _) in enumerate(curve)] for key, curve in curves.items()
+    }
+    told = [
+        f"{key} {EFFICIENCY.text(curve[-1][1])} at {x.text(curve[-1][0])}" for key, curve in efficiency.items() if curve
+    ]
+    data: list[dict[str, Value]] = [
         {"line": key, x.column: size, y.column: value, "efficiency": efficiency[key][i][1]}
         for key, curve in curves.items()
         for i, (size, value) in enumerate(curve)
@@ -63,7 +67,7 @@ def scaling(
     ]
     return Figure(
         name=name, title=title, caption=caption, alt=f"{y.name} against {x.name}; efficiency: {said(told)}.",
-        size=(WIDTH, 5.2), draw=partial(_draw_scaling, curves, efficiency, x, y), data=tuple(data), hover=tuple(hover),
+        size=(WIDTH, 4.7), draw=partial(_draw_scaling, curves, efficiency, x, y), data=tuple(data), hover=tuple(hover),
     )  # fmt: skip
 
 
@@ -88,7 +92,7 @@ def _draw_scaling(curves: Curves, efficiency: Curves, x: Measure, y: Measure, ca
     measure_axis(lower.yaxis, EFFICIENCY)
     _size_axis(lower, x, sizes, True)
     upper.tick_params(axis="x", which="both", length=0)
-    keys_beside(upper, {key: curve[-1] for key, curve in curves.items() if curve}, colours, 3.0)
+    keys_beside(upper, {key: curve[-1] for key, curve in curves.items() if curve}, colours, 2.6)
     lower.text(1.012, 1.0, "ideal", transform=lower.get_yaxis_transform(), va="center", fontsize=SMALL)
 
 
@@ -119,15 +123,13 @@ def sweep_lines(
         told += [f"{key} {y.text(own[0][1])} to {y.text(own[-1][1])}"] if own else [f"{key} without values"]
     return Figure(
         name=name, title=title, caption=caption, alt=f"{y.name} against {x.name}: {said(told)}.",
-        size=(WIDTH, 4.0), draw=partial(_draw_sweep, lines, x, y, log),
+        size=(WIDTH, 3.6), draw=partial(_draw_sweep, lines, x, y, log),
         data=tuple({"line": key, x.column: a, y.column: b} for key, curve in lines.items() for a, b in curve),
         hover=tuple(f"{key}, {x.text(a)}: {y.text(b)}" for key, a, b in points),
     )  # fmt: skip
 
 
-def _draw_sweep(
-    lines: Curves, x: Measure, y: Measure, log: tuple[bool, bool], canvas: Canvas, theme: Theme
-) -> None:
+def _draw_sweep(lines: Curves, x: Measure, y: Measure, log: tuple[bool, bool], canvas: Canvas, theme: Theme) -> None:
     axes = canvas.subplots()
     axes.grid(True)
     finite = [(a, b) for curve in lines.values() for a, b in curve if math.isfinite(a) and math.isfinite(b)]
@@ -142,8 +144,11 @@ def _draw_sweep(
     colours = _draw_curves(axes, lines, theme, True)
     _size_axis(axes, x, across, log[0])
     measure_axis(axes.yaxis, y, log[1])
-    ends = {key: next(((a, b) for a, b in reversed(curve) if math.isfinite(b)), (math.nan, 0.0)) for key, curve in lines.items()}
-    keys_beside(axes, ends, colours, 3.2)
+    ends = {
+        key: next(((a, b) for a, b in reversed(curve) if math.isfinite(b)), (math.nan, 0.0))
+        for key, curve in lines.items()
+    }
+    keys_beside(axes, ends, colours, 2.75)
 
 
 def _draw_curves(axes: Axes, lines: Curves, theme: Theme, marked: bool) -> list[str]:
@@ -188,12 +193,17 @@ def latency_cdf(
     """Share of requests served within a time, one curve per name, with the target and p50, p90, p99."""
     curves = {key: quantiles(values) for key, values in samples.items()}
     found = {key: [_at(curve, share) for share in PERCENTILES] for key, curve in curves.items()}
-    texts = {key: [f"p{100 * p:.0f} {measure.text(v)}" for p, v in zip(PERCENTILES, found[key], strict=True)] for key in found}
+    texts = {
+        key: [f"p{100 * p:.0f} {measure.text(v)}" for p, v in zip(PERCENTILES, found[key], strict=True)]
+        for key in found
+    }
     told = said(f"{key} {', '.join(parts)}" for key, parts in texts.items())
-    data = [{"line": key, measure.column: value, "share": share} for key, curve in curves.items() for value, share in curve]
+    data: list[dict[str, Value]] = [
+        {"line": key, measure.column: value, "share": share} for key, curve in curves.items() for value, share in curve
+    ]
     return Figure(
         name=name, title=title, caption=caption, alt=f"Distribution of {measure.name}: {told}.",
-        size=(WIDTH, 4.0), draw=partial(_draw_cdf, curves, found, measure, target), data=tuple(data),
+        size=(WIDTH, 3.6), draw=partial(_draw_cdf, curves, found, measure, target), data=tuple(data),
         hover=tuple(f"{key}: {part}" for key, parts in texts.items() for part in parts),
     )  # fmt: skip
 
@@ -237,4 +247,4 @@ def _draw_cdf(
             va="bottom", fontsize=SMALL, annotation_clip=False,
         )  # fmt: skip
     notes = [f"p50 {measure.text(half)}, p99 {measure.text(most)}" for half, _, most in found.values()]
-    keys_beside(axes, {key: (half, 0.5) for key, (half, _, _) in found.items()}, colours, 3.2, notes)
+    keys_beside(axes, {key: (half, 0.5) for key, (half, _, _) in found.items()}, colours, 2.75, notes)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hwsim.report.document import Figure
+from hwsim.report.document import Figure, Value
 from hwsim.report.figures.axes import (
     LABEL,
     WIDTH,
@@ -49,14 +49,14 @@ def roofline(
     """Operators by intensity and speed under the peaks (FLOP/s by format) and memories (byte/s by name)."""
     kept = sorted((o for o in operators if _drawable(o)), key=lambda o: -o.share)
     told = said(f"{o.name} {SPEED.text(o.flops_per_s)}, {show(o.share, 'fraction')} of the time" for o in kept)
-    data = [
+    data: list[dict[str, Value]] = [
         {"operator": o.name, INTENSITY.column: o.flops_per_byte, SPEED.column: o.flops_per_s, "share": o.share,
          "bound": o.bound}
         for o in operators
     ]  # fmt: skip
     return Figure(
         name=name, title=title, caption=caption, alt=f"Speed of operators against their FLOPs per byte: {told}.",
-        size=(WIDTH, 4.9), draw=partial(_draw_roofline, kept, peaks, memories), data=tuple(data),
+        size=(WIDTH, 4.5), draw=partial(_draw_roofline, kept, peaks, memories), data=tuple(data),
         hover=tuple(
             f"{o.name}: {INTENSITY.text(o.flops_per_byte)}, {SPEED.text(o.flops_per_s)}, "
             f"{show(o.share, 'fraction')} of the time{', ' * bool(o.bound)}{o.bound}"
@@ -114,9 +114,7 @@ def _draw_ceilings(
     for peak_name, peak in peaks.items():
         axes.plot([peak / fastest, right], [peak, peak], color=theme.ink, linewidth=1.3)
         text = f"{fit(peak_name, LABEL)} {SPEED.text(peak)}"
-        axes.annotate(
-            text, (right, peak), (-2, 2), textcoords="offset points", ha="right", va="bottom", fontsize=SMALL
-        )
+        axes.annotate(text, (right, peak), (-2, 2), textcoords="offset points", ha="right", va="bottom", fontsize=SMALL)
     canvas.draw_without_rendering()
     for memory_name, memory in memories.items():
         axes.plot([left, top / memory], [left * memory, top], color=theme.ink, linewidth=1.3)
@@ -145,7 +143,7 @@ def pareto(
     return Figure(
         name=name, title=title, caption=caption,
         alt=f"{len(points):,} plans by {x.name} and {y.name}; the front: {told}.",
-        size=(WIDTH, 4.4), draw=partial(_draw_pareto, kept, front, x, y, log),
+        size=(WIDTH, 4.0), draw=partial(_draw_pareto, kept, front, x, y, log),
         data=tuple(
             {"plan": p.name, x.column: p.x, y.column: p.y, "on the front": "yes" if p.best else "no"} for p in points
         ),
@@ -180,7 +178,9 @@ def _draw_pareto(
     measure_axis(axes.xaxis, x, log[0])
     measure_axis(axes.yaxis, y, log[1])
     named = [p for p in points if p.chosen] + _spread([p for p in front if not p.chosen], MOST_LABELS)
-    label_points(canvas, axes, [(p.name, p.x, p.y, p.chosen) for p in named], [(p.x, p.y) for p in points[-200:]], theme)
+    label_points(
+        canvas, axes, [(p.name, p.x, p.y, p.chosen) for p in named], [(p.x, p.y) for p in points[-200:]], theme
+    )
 
 
 def _spread(points: Sequence[Point], most: int) -> list[Point]:
@@ -198,7 +198,9 @@ def accuracy_strip(
     band: float = 0.1,
 ) -> Figure:
     """Predicted over published, a dot per row, a strip per group, the band of small errors shaded."""
-    kept = {group: [ratio for ratio in ratios if ratio > 0 and math.isfinite(ratio)] for group, ratios in groups.items()}
+    kept = {
+        group: [ratio for ratio in ratios if ratio > 0 and math.isfinite(ratio)] for group, ratios in groups.items()
+    }
     errors = {group: sum(abs(r - 1) for r in ratios) / max(len(ratios), 1) for group, ratios in kept.items()}
     told = [f"{group} {len(kept[group])} rows, mean error {show(errors[group], 'fraction')}" for group in kept]
     return Figure(
