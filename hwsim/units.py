@@ -204,6 +204,17 @@ _STEPS: dict[str, tuple[tuple[float, str], ...]] = {
 """Scales and symbols per dimension, largest first; a value takes the first scale it reaches."""
 
 
+def scales(dimension: str) -> tuple[tuple[float, str], ...]:
+    """The units a value of a dimension is shown in, largest first, each with its size in SI.
+
+    Examples
+    --------
+    >>> scales("fraction")
+    ((0.01, '%'),)
+    """
+    return _STEPS[dimension]
+
+
 def show(value: float, dimension: str, digits: int = 3) -> str:
     """Write an SI value for a person: `digits` significant digits and the unit a reader expects.
 

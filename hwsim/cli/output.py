@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from hwsim.cli.options import Format
 from hwsim.errors import UsageError, shorten
+from hwsim.report.writing import resolved, write_with
 
 
 def emit(
@@ -69,7 +69,7 @@ def check_targets(targets: Mapping[str, str | None]) -> None:
             msg = f"{flag}: no file name given"
             raise UsageError(msg)
         refuse_unwritable(path, flag)
-        other = written.setdefault(_target(path, flag), flag)
+        other = written.setdefault(resolved(path, flag), flag)
         if other != flag:
             msg = f"{flag} {shorten(path, 200)}: {other} writes that file too"
             raise UsageError(msg)
@@ -83,55 +83,11 @@ def refuse_unwritable(path: str | Path, flag: str) -> None:
     UsageError
         If it is a folder, or its folder is missing or closed.
     """
-    target = _target(path, flag)
+    target = resolved(path, flag)
     device = target.exists() and not target.is_file()  # such as /dev/null: written in place
     if not device and not os.access(target.parent, os.W_OK):
         msg = f"{flag} {shorten(path, 200)}: no folder there that can be written"
         raise UsageError(msg)
-
-
-def _target(path: str | Path, flag: str) -> Path:
-    """The file that a path leads to."""
-    try:
-        target = Path(path).resolve()
-    except (OSError, RuntimeError, ValueError):
-        msg = f"{flag} {shorten(path, 200)}: is no file name"
-        raise UsageError(msg) from None
-    if target.is_dir():
-        msg = f"{flag} {shorten(path, 200)}: is a folder"
-        raise UsageError(msg)
-    return target
-
-
-def write_with(path: str | Path, flag: str, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a temporary file beside `path` (or what it links to), then rename: never half a file.
-
-    Raises
-    ------
-    UsageError
-        If the path, which `flag` gave, cannot be written.
-    """
-    try:
-        target = _target(path, flag)
-        if target.exists() and not target.is_file():
-            write(target)
-            return
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.", suffix=target.suffix)
-        os.close(handle)
-        try:
-            write(Path(temporary))
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(temporary).chmod(0o666 & ~mask)
-            Path(temporary).replace(target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:
-        msg = f"{flag} {shorten(path, 200)}: {getattr(error, 'strerror', None) or 'is a symbolic link to itself'}"
-        raise UsageError(msg) from None
-    except ValueError:
-        msg = f"{flag} {shorten(path, 200)}: is no file name"
-        raise UsageError(msg) from None
 
 
 @contextmanager

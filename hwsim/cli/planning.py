@@ -9,8 +9,9 @@ import typer
 from hwsim.cli import infer as i
 from hwsim.cli import options as o
 from hwsim.cli import simulate as s
-from hwsim.cli.output import check_targets, emit, write_with
+from hwsim.cli.output import check_targets, emit
 from hwsim.errors import UsageError
+from hwsim.report.writing import write_with
 
 if TYPE_CHECKING:
     from hwsim.search.plan import Plan

@@ -8,8 +8,9 @@ import typer
 
 from hwsim.cli import infer as i
 from hwsim.cli import options as o
-from hwsim.cli.output import check_targets, emit, write_with
+from hwsim.cli.output import check_targets, emit
 from hwsim.errors import UsageError
+from hwsim.report.writing import write_with
 
 TRAFFIC, FLEET = "Traffic", "Fleet"
 Qps = Annotated[float | None, typer.Option("--qps", help="Requests per second, at random.", rich_help_panel=TRAFFIC)]

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from hwsim.cli import options as o
-from hwsim.cli.output import check_targets, emit, progress, write_with
+from hwsim.cli.output import check_targets, emit, progress
 from hwsim.errors import ToleranceError, UsageError, shorten
+from hwsim.report.writing import write_with
 
 PICTURES = (".png", ".svg", ".pdf")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsim.report.plan import simple_table
+from hwsim.report.style import COLOURS, MARKERS
 
 if TYPE_CHECKING:
     from hwsim.validation.kernels import KernelErrors
@@ -85,9 +86,6 @@ def row_line(row: Row) -> dict[str, str]:
     }
 
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999", "#8c564b", "#4b0082")
-"""Okabe and Ito's colours and four more that most eyes tell apart."""
-MARKERS = "osD^vP*X<>"
 TICKS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 2.5)
 WIDE, WIDE_TICKS = 10.0, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.7, 1.0, 1.4, 2.0, 5.0, 10.0, 20.0, 50.0)
 """From this spread on fewer marks have room."""

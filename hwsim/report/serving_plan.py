@@ -150,7 +150,7 @@ def plot(plan: ServingPlan, path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    from hwsim.report.scoreboard import COLOURS, MARKERS
+    from hwsim.report.style import COLOURS, MARKERS
 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     groups: dict[str, list[dict[str, Any]]] = {}
