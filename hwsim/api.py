@@ -25,8 +25,17 @@ from hwsim.ops.count import Parameters, parameters
 from hwsim.ops.work import Attention, Gemm, Stream, Work
 from hwsim.search.plan import OBJECTIVES, Plan, Request, plan_training
 from hwsim.search.space import parse_pins
+from hwsim.specs.economy import Grid, Prices
 from hwsim.specs.hardware import Accelerator, CollectiveName, DtypeName, Hardware, LibraryName
-from hwsim.specs.library import load_hardware, load_model
+from hwsim.specs.library import (
+    DEFAULT_GRID,
+    DEFAULT_PRICES,
+    Reference,
+    load_grid,
+    load_hardware,
+    load_model,
+    load_prices,
+)
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import COLUMN_NAMES, Strategies, as_written, strategies
 
@@ -55,6 +64,8 @@ def plan(
     target_tokens_per_s: float | None = None,
     settings: str | Sequence[str] = (),
     profiles: str | Path | None = None,
+    prices: Reference | Prices | None = None,
+    grid: Reference | Grid | None = None,
     **job: Any,
 ) -> Plan | ServingPlan:
     """Search every legal strategy and return the best ones.
@@ -80,6 +91,8 @@ def plan(
         Overrides such as ``"accelerator.memory.bandwidth=4 TB/s"``.
     profiles
         Folder of hardware profiles to look in first.
+    prices, grid
+        Price book and place of the bill (`plan.bill`): presets, files, dicts or specs; none: `market-2026-11`, `usa`.
     job
         `global_batch`, `seq_len`, `precision`, `optimizer`, `attention`, `graphs`, `framework`, `method` (full, lora,
         qlora), `rank`, `frozen` (stacks), `source_len`, `images`, `imbalance`, `capacity`.
@@ -93,6 +106,7 @@ def plan(
     """
     if arguments.choice("task", task, ("train", "finetune", "infer")) == "infer":
         aims = {"tokens": tokens, "target_days": target_days, "target_tokens_per_s": target_tokens_per_s}
+        aims |= {"prices": prices, "grid": grid}
         for name, value in aims.items():
             if value is not None:
                 msg = f"{name}: is for training; task infer takes qps, ttft_ms, tpot_ms"
@@ -103,6 +117,7 @@ def plan(
     target_tokens_per_s = arguments.target_tokens_per_s(budget, target_days, target_tokens_per_s)
     arguments.whole("top", top, 1000)
     pins = parse_pins(arguments.texts("pin", pin))
+    books = load_prices(prices or DEFAULT_PRICES, profiles), load_grid(grid or DEFAULT_GRID, profiles)
     setting = make_setting(model, hardware, gpus, settings=settings, profiles=profiles, **job)
     request = Request(
         model=setting.model,
@@ -116,7 +131,7 @@ def plan(
         target_tokens_per_s=target_tokens_per_s,
         usual_batch=None if names_batch(job, settings) else partial(usual_batch, setting.job.seq_len),
     )
-    return plan_training(request)
+    return replace(plan_training(request), prices=books[0], grid=books[1])
 
 
 def _plan_inference(

@@ -71,7 +71,7 @@ def _fact(row: Mapping[str, str], path: Path, source: Source) -> Fact:
         group=source.group,
         metric=metric,
         published=float(row["value"]) * UNITS[unit],
-        model=asked_for.get("model"),
+        model=asked_for.get("model", ""),
         hardware=row["hardware"],
         devices=int(row["devices"]),
         given=run,
@@ -141,5 +141,3 @@ def _drawn_w(machine: Hardware, run: Mapping[str, Any]) -> float:
     half = device(machine.accelerator, half_dtype(machine.accelerator))
     compute_s = half.multiplying_s(run["activity"] * half.gemm.peak_flops_per_s)
     return float(device_power_w(machine, Activity(1.0, WORKING_SHARE, compute_s, 0.0, STREAMING_SHARE)))
-
-
