@@ -22,8 +22,17 @@ from hwsim.formulas.attention import windowed_keys
 from hwsim.ops.count import Parameters, parameters
 from hwsim.ops.work import Attention, Gemm, Stream, Work
 from hwsim.search.plan import Plan, plan_training
+from hwsim.specs.economy import Grid, Prices
 from hwsim.specs.hardware import Accelerator, CollectiveName, DtypeName, Hardware, LibraryName
-from hwsim.specs.library import load_hardware, load_model
+from hwsim.specs.library import (
+    DEFAULT_GRID,
+    DEFAULT_PRICES,
+    Reference,
+    load_grid,
+    load_hardware,
+    load_model,
+    load_prices,
+)
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import COLUMN_NAMES, Strategies, as_written, strategies
 
@@ -52,6 +61,8 @@ def plan(
     target_tokens_per_s: float | None = None,
     settings: str | Sequence[str] = (),
     profiles: str | Path | None = None,
+    prices: Reference | Prices | None = None,
+    grid: Reference | Grid | None = None,
     **job: Any,
 ) -> Plan | ServingPlan:
     """Search every legal strategy and return the best ones.
@@ -77,6 +88,8 @@ def plan(
         Overrides such as ``"accelerator.memory.bandwidth=4 TB/s"``.
     profiles
         Folder of hardware profiles to look in first.
+    prices, grid
+        Price book and place of the bill (`plan.bill`): presets, files, dicts or specs; none: `market-2026-11`, `usa`.
     job
         `global_batch`, `seq_len`, `precision`, `optimizer`, `attention`, `graphs`, `framework`, `method` (full, lora,
         qlora), `rank`, `frozen` (stacks), `source_len`, `images`, `imbalance`, `capacity`.
@@ -90,19 +103,16 @@ def plan(
     """
     aims: dict[str, Any] = {"tokens": tokens, "target_days": target_days, "target_tokens_per_s": target_tokens_per_s}
     if arguments.choice("task", task, ("train", "finetune", "infer")) == "infer":
+        aims |= {"prices": prices, "grid": grid}
         for name, value in aims.items():
             if value is not None:
                 msg = f"{name}: is for training; task infer takes qps, ttft_ms, tpot_ms"
                 raise UsageError(msg)
         return _plan_inference(model, hardware, gpus, objective, top, pin, settings, profiles, job)
-    search: dict[str, Any] = {
-        "objective": objective,
-        "top": top,
-        "pin": pin,
-        "settings": settings,
-        "profiles": profiles,
-    }
-    return plan_training(training_request(model, hardware, gpus, **search, **aims, **job))
+    books = load_prices(prices or DEFAULT_PRICES, profiles), load_grid(grid or DEFAULT_GRID, profiles)
+    search: dict[str, Any] = {"objective": objective, "top": top, "pin": pin}
+    wanted = training_request(model, hardware, gpus, settings=settings, profiles=profiles, **search, **aims, **job)
+    return replace(plan_training(wanted), prices=books[0], grid=books[1])
 
 
 def _plan_inference(

@@ -32,6 +32,7 @@ def validate_published(group: str | None = None, begin: Callable[[str], None] | 
     UsageError
         If no group or source has such a name.
     """
+    from hwsim.validation.energy import energy_board, energy_facts
     from hwsim.validation.facts import facts
     from hwsim.validation.published import scoreboard
     from hwsim.validation.serving import serving_board, serving_facts
@@ -41,14 +42,14 @@ def validate_published(group: str | None = None, begin: Callable[[str], None] | 
     def matching(known: Iterable[Fact]) -> list[Fact]:
         return [fact for fact in known if wanted is None or wanted in fact.group.lower() or wanted in fact.source]
 
-    chosen, served = matching(facts()), matching(serving_facts())
-    if not (chosen or served) or (wanted is not None and not wanted.strip()):
-        every = (*facts(), *serving_facts())
+    chosen, served, metered = matching(facts()), matching(serving_facts()), matching(energy_facts())
+    if not (chosen or served or metered) or (wanted is not None and not wanted.strip()):
+        every = (*facts(), *serving_facts(), *energy_facts())
         groups, sources = (sorted({getattr(fact, kind) for fact in every}) for kind in ("group", "source"))
         hint = f"{did_you_mean(wanted or '', [*groups, *sources])} (groups: {', '.join(groups)})"
         msg = f"--group: no group or source holds {shorten(group)}{hint}"
         raise UsageError(msg)
-    return scoreboard(chosen).joined(serving_board(served, begin))
+    return scoreboard(chosen).joined(serving_board(served, begin)).joined(energy_board(metered))
 
 
 def calibrate(device: str = "cpu", *, threads: int | None = None, name: str | None = None) -> Calibration:

@@ -262,6 +262,13 @@ ARGUMENTS: dict[str, Callable[[Draw], Row]] = {
     "training.host_update_s": lambda d: {"parameters": d.real(0, 1e14)},
     "pipeline.in_flight_chunks": _in_flight,
     "pipeline.bubble_s": _bubble,
+    "power.loaded_w": lambda d: {
+        "idle_w": d.real(0, 1e4),
+        "full_w": d.real(0, 1e6),
+        "awake_share": d.real(0, 1),
+        "active_j": d.real(0, 1e12),
+        "seconds": d.real(0, 1e6),
+    },
     "power.sustained_share": lambda d: {
         "limit_w": d.real(0, 1e6),
         "idle_w": d.real(0, 1e6),

@@ -14,7 +14,7 @@ from hwsim.analytic.cache import cache_tokens, held_bytes, most_sequences, most_
 from hwsim.analytic.estimate import SCHEMA_VERSION, flatten
 from hwsim.analytic.pace import Pace
 from hwsim.analytic.serving import PARTS, Cost, Served, attention_cost, before_cost, head_cost, rows_cost
-from hwsim.costs.energy import host_power_w, serving_energy_j
+from hwsim.costs.energy import Activity, device_power_w, wall_power_w
 from hwsim.costs.money import cost_usd
 from hwsim.ops.count import parameters
 from hwsim.ops.plan import Cached
@@ -194,14 +194,18 @@ def _energy(served: Served, costs: Mapping[str, Cost], done: Batch, output_len: 
     tokens = job.batch * output_len
     steps = max(output_len - 1, 0)
     work = costs["prefill"] + costs["decode"].times(steps)
-    busy = [float(np.max(seconds)) for seconds in served.device.limits_s(work.flops, work.memory_bytes)]
-    joules = serving_energy_j(hardware, served.devices, done.e2e_s, *busy)
+    compute_s = float(np.max(served.device.multiplying_s(work.flops)))
+    memory_s = float(np.max(served.device.limits_s(0.0, work.memory_bytes)[1]))
+    sent = sum(float(np.max(each)) for each in work.sent_bytes.values())
+    activity = Activity(done.e2e_s, done.e2e_s, compute_s, memory_s, sent_bytes=sent)
+    device_w = float(device_power_w(hardware, activity))
+    wall_w = float(wall_power_w(hardware, device_w))
     dollars = cost_usd(hardware.accelerator, served.devices, done.e2e_s) / tokens
     known = np.isfinite(dollars)
     return {
-        "energy_j_per_output_token": float(joules / tokens),
-        "average_power_w_per_device": float(joules / done.e2e_s / served.devices),
-        "device_power_w": float(joules / done.e2e_s / served.devices) - host_power_w(hardware),
+        "energy_j_per_output_token": wall_w * served.devices * done.e2e_s / tokens,
+        "average_power_w_per_device": wall_w,
+        "device_power_w": device_w,
         "cost_usd_per_million_output_tokens": float(dollars) * MILLION if known else None,
     }
 

@@ -36,7 +36,7 @@ from hwsim.analytic.memory import (
     weight_bytes,
 )
 from hwsim.analytic.setting import Setting, model_plan, tied_parameters
-from hwsim.costs.energy import energy_j
+from hwsim.costs.energy import Activity, device_power_w, energy_j
 from hwsim.costs.host import node_update_s, transfer_s
 from hwsim.costs.money import cost_usd
 from hwsim.costs.network import axis_stride
@@ -134,7 +134,28 @@ class TrainingColumns:
     @property
     def energy_j(self) -> Numeric:
         """Per step, whole job, at the wall of the nodes."""
-        return energy_j(self.setting.hardware, self.strategies.devices, self.step_time_s, self.busy_s)
+        return energy_j(self.setting.hardware, self.strategies.devices, self.activity)
+
+    @property
+    def device_power_w(self) -> Numeric:
+        """Mean power of the busiest device."""
+        return device_power_w(self.setting.hardware, self.activity)
+
+    @property
+    def activity(self) -> Activity:
+        """What the busiest device does in a step."""
+        streaming = np.minimum(self.memory_bound_s, self.busy_s)
+        sent: Numeric = 0.0
+        for each in self.traffic_bytes.values():
+            sent = sent + each
+        return Activity(
+            seconds=self.step_time_s,
+            working_s=self.busy_s - streaming,
+            compute_s=self.setting.device.multiplying_s(self.flops_per_device),
+            memory_s=0.0,
+            streaming_s=streaming,
+            sent_bytes=sent,
+        )
 
     @property
     def cost_usd(self) -> Numeric:

@@ -98,6 +98,14 @@ def plan(
     ] = [],  # noqa: B006
     settings: o.SetFlag = [],  # noqa: B006
     profiles: o.ProfilesFlag = None,
+    prices: Annotated[
+        str | None,
+        typer.Option("--prices", help="Price book of the bill (market-2026-11), or a YAML.", rich_help_panel=TARGET),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option("--grid", help="Where the electricity comes from (usa), or a YAML.", rich_help_panel=TARGET),
+    ] = None,
     out: o.FormatFlag = o.Format.TABLE,
     as_json: o.JsonFlag = False,
     output: o.OutFlag = None,
@@ -122,8 +130,10 @@ def plan(
         given = serving | o.given(gpus=gpus or (MOST_DEVICES if qps else 8), objective=objective, top=top)
         given |= o.given(precision=precision, source_len=source_len, images=images)
         training = {name: value for name, value in job.items() if name not in given}
-        if training or tokens or target_days or target_tokens_per_s:
-            word = next(iter(training), "tokens")
+        training |= o.given(tokens=tokens, target_days=target_days, target_tokens_per_s=target_tokens_per_s)
+        training |= o.given(prices=prices, grid=grid)
+        if training:
+            word = next(iter(training))
             msg = f"--{word.replace('_', '-')} is for training; --task infer takes --qps, --ttft-ms, --input-len, ..."
             raise UsageError(msg)
         given |= {
@@ -137,6 +147,7 @@ def plan(
     gpus = 8 if gpus is None else gpus
     budget = tokens if tokens == "optimal" else o.count("--tokens", tokens)
     asked = o.given(tokens=budget, target_days=target_days, target_tokens_per_s=target_tokens_per_s)
+    asked |= o.given(prices=prices, grid=grid)
     search: dict[str, Any] = {
         "objective": objective, "top": top, "pin": pin, "settings": settings, "profiles": profiles, "task": task,
     }  # fmt: skip

@@ -126,6 +126,10 @@ class Device:
         """Data-sheet time of the matrix units alone, and of the memory alone. [s]"""
         return flops / self.gemm.peak_flops_per_s, memory_bytes / self.gemm.bandwidth_bytes_per_s
 
+    def multiplying_s(self, flops: Numeric) -> Numeric:
+        """Time of operations at the rate that the largest multiplies reach. [s]"""
+        return flops / (self.gemm.peak_flops_per_s * self.gemm.efficiency)
+
     def limit_s(self, work: Work) -> Numeric:
         """The data-sheet roofline of the kernel: no machine does it faster. [s]"""
         if isinstance(work, Collective):

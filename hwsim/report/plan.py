@@ -12,6 +12,7 @@ from hwsim.units import HOUR_S, TERA, show
 
 if TYPE_CHECKING:
     from hwsim.analytic.estimate import TrainingEstimate
+    from hwsim.formulas.ranges import Range
     from hwsim.search.plan import Plan
 
 BAR = 24
@@ -32,6 +33,7 @@ def plan_view(plan: Plan, call: Mapping[str, Any]) -> list[Any]:
                 "Limited by": best.bottleneck,
                 "Would help": helps_line(plan),
                 "Costs": cost_line(plan),
+                **bill_lines(plan),
                 "Accuracy": accuracy_line(best),
             }
         ),
@@ -151,6 +153,25 @@ def cost_line(plan: Plan) -> str:
     hours = show(budget / best.tokens_per_s / HOUR_S * best.hardware["devices"], "count")
     energy = show(best.energy_j * steps, "j")
     return f"{rent} · {energy} · {hours} device-hours for {show(budget, 'count')} tokens"
+
+
+def bill_lines(plan: Plan) -> dict[str, str]:
+    """The bill in two lines: what the market asks and what it costs to own, energy and carbon with their ranges."""
+    made = plan.bill
+    if made is None:
+        return {}
+    rent, owned = made.rent_usd["on_demand"], made.owned_usd
+    dollars = f"rent {ranged(rent, 'usd')} · owned {ranged(owned, 'usd')} ({made.prices})"
+    energy = f"{ranged(made.facility_energy_j, 'j')} with cooling"
+    return {"Bill": dollars, "Footprint": f"{energy} · {ranged(made.total_carbon_kg, 'kg')} CO2e ({made.grid})"}
+
+
+def ranged(value: Range | None, dimension: str) -> str:
+    """A range for a person: the expected value, and where it may lie."""
+    if value is None:
+        return "unknown"
+    low, expected, high = (show(float(each), dimension) for each in value)
+    return f"{expected} ({low} to {high})"
 
 
 def accuracy_line(estimate: TrainingEstimate) -> str:

@@ -19,14 +19,15 @@ from hwsim.errors import InfeasibleError, UsageError
 from hwsim.formulas.ranges import Range, scaled
 from hwsim.scenarios.measures import measured
 from hwsim.scenarios.question import AIMS, Question, counted, located
+from hwsim.search.bills import training_bill
 from hwsim.search.plan import Plan, Request, plan_training
 from hwsim.search.serving_plan import ServingPlan, ServingRequest, plan_serving
 from hwsim.specs.economy import Grid, Prices
-from hwsim.specs.library import load_grid, load_prices
+from hwsim.specs.library import DEFAULT_GRID, DEFAULT_PRICES, load_grid, load_prices
 from hwsim.specs.strategy import Strategies
 from hwsim.units import DAY_S, MILLION, TERA
 
-HARDWARE, GRID, PRICES = "h100-sxm-80", "world", "market-2026-11"
+HARDWARE = "h100-sxm-80"
 DEVICES, MOST_DEVICES = 8, 256
 """Devices where nobody says: of a job, and at most of a deployment for some traffic."""
 KEPT = (
@@ -134,12 +135,12 @@ def _ask(question: Question, profiles: str | Path | None) -> Asked:
 
 def placed(question: Question) -> Any:
     """Where its electricity comes from."""
-    return question.fields.get("grid", GRID)
+    return question.fields.get("grid", DEFAULT_GRID)
 
 
 def priced(question: Question) -> Any:
     """The price book it goes by."""
-    return question.fields.get("prices", PRICES)
+    return question.fields.get("prices", DEFAULT_PRICES)
 
 
 def _check_task(question: Question) -> None:
@@ -229,12 +230,7 @@ def _bill(asked: Asked, found: Estimate, setting: Setting | Served) -> Bill:
     """What the token budget (or a trillion tokens), or a million output tokens, cost."""
     hardware = setting.hardware
     if isinstance(found, TrainingEstimate):
-        steps = (_budget(asked) or TERA) / (found.strategy["global_batch"] * found.strategy["seq_len"])
-        seconds = scaled(Range(found.step_time_low_s, found.step_time_s, found.step_time_high_s), steps)
-        joules = scaled(seconds, found.energy_j / found.step_time_s)
-        return bill(
-            hardware, found.hardware["devices"], seconds, joules, asked.prices, asked.grid, found.model["parameters"]
-        )
+        return training_bill(hardware, found, _budget(asked) or TERA, asked.prices, asked.grid)
     made = found.to_dict().get("deployment") or {}
     rate = made.get("output_tokens_per_s", found.output_tokens_per_s)
     power = made.get("power_w", found.average_power_w_per_device * found.hardware["devices"])

@@ -12,15 +12,18 @@ import numpy as np
 from hwsim.analytic.estimate import SCHEMA_VERSION, TrainingEstimate, estimates, frame
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import TrainingColumns, evaluate
+from hwsim.costs.bill import Bill
 from hwsim.costs.what_if import nudged
 from hwsim.errors import InfeasibleError
+from hwsim.search.bills import training_bill
 from hwsim.search.space import Pins, Space, build_space
 from hwsim.search.training_search import HEADROOM, Found, search
+from hwsim.specs.economy import Grid, Prices
 from hwsim.specs.hardware import Hardware
 from hwsim.specs.job import TrainingJob
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import plain_value
-from hwsim.units import DAY_S, show
+from hwsim.units import DAY_S, TERA, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +59,8 @@ class Plan:
     """Gain in throughput of the best plan from 10 % more of each resource."""
     tokens: float | None
     target_tokens_per_s: float | None
+    prices: Prices | None = None
+    grid: Grid | None = None
 
     @property
     def best(self) -> TrainingEstimate:
@@ -66,8 +71,16 @@ class Plan:
         """Calendar days for the token budget, without interruptions."""
         return None if self.tokens is None else self.tokens / estimate.tokens_per_s / DAY_S
 
+    @property
+    def bill(self) -> Bill | None:
+        """What the best plan costs for the token budget, or for a trillion tokens; None without prices and a grid."""
+        if self.prices is None or self.grid is None:
+            return None
+        return training_bill(self.setting.hardware, self.best, self.tokens or TERA, self.prices, self.grid)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON that `hwsim plan --json` prints."""
+        made = self.bill
         return {
             "schema_version": SCHEMA_VERSION,
             "task": "train",
@@ -81,6 +94,7 @@ class Plan:
             "elapsed_s": self.elapsed_s,
             "rejected": self.rejected,
             "helps": self.helps,
+            "bill": None if made is None else {"tokens": self.tokens or TERA, **made.to_dict()},
             "plans": [plan.to_dict() for plan in self.plans],
             "pareto": [plan.to_dict() for plan in self.pareto],
         }

@@ -14,7 +14,6 @@ from hwsim.analytic.estimate import SCHEMA_VERSION
 from hwsim.analytic.inference import InferenceEstimate, estimate, inference_frame
 from hwsim.analytic.serving import Served
 from hwsim.analytic.steady import Steady, steady
-from hwsim.costs.energy import host_power_w
 from hwsim.costs.money import rent_usd_per_s
 from hwsim.errors import InfeasibleError
 from hwsim.search.pareto import pareto_front
@@ -227,7 +226,7 @@ def _plan(
         "tpot_s": None if traffic is None else traffic.tpot_s,
         "rent_usd_per_hour": dollars * HOUR_S if np.isfinite(dollars) else None,
         "cost_usd_per_million_output_tokens": dollars / (load * output) * MILLION if np.isfinite(dollars) else None,
-        "power_w": devices * (values["average_power_w_per_device"] or host_power_w(served.hardware)),
+        "power_w": devices * values["average_power_w_per_device"],
     }
     return InferenceEstimate(values)
 

@@ -14,7 +14,7 @@ from hwsim.analytic.cache import cache_bytes
 from hwsim.analytic.inference import InferenceEstimate, estimate
 from hwsim.analytic.pace import Pace
 from hwsim.analytic.serving import Served
-from hwsim.costs.energy import host_power_w, idle_power_w
+from hwsim.costs.energy import idle_power_w, wall_power_w
 from hwsim.costs.host import transfer_s
 from hwsim.costs.money import cost_usd
 from hwsim.errors import UsageError
@@ -164,8 +164,8 @@ def _spent(served: Served, s: Strategies, found: dict[str, Any], result: Result)
     replicas = max(len(found["on_s"]), 1)
     each = served.devices / max(round(float(np.max(s.dp))) // Pace(served, s).ranks, 1)
     working = mean_estimate(served, s, found)
-    idle_w = idle_power_w(served.hardware)
-    wall_w = working.device_power_w + host_power_w(served.hardware)
+    idle_w = wall_power_w(served.hardware, idle_power_w(served.hardware))
+    wall_w = working.average_power_w_per_device
     joules = each * (busy_s * wall_w + max(on_s - busy_s, 0.0) * idle_w)
     dollars = cost_usd(served.hardware.accelerator, each, on_s)
     tokens = float(np.sum(result.workload.output_tokens[result.completed]))

@@ -93,15 +93,15 @@ class Power(Spec):
     """Powered, doing nothing."""
     unlimited: RatedWatts | None = None
     """What matrix multiplies without end would draw at the boost clock if nothing limited them; none: no more than the
-    limit. Long runs clock down to the limit, short benchmarks do not."""
+    limit. Long runs clock down to the limit, short benchmarks do not. Less than the limit: never reaches it."""
 
     @model_validator(mode="after")
     def _idle_below_limit(self) -> Power:
         if self.idle > self.tdp:
             msg = f"idle {show(self.idle, 'w')} is more than the tdp, {show(self.tdp, 'w')}"
             raise ValueError(msg)
-        if self.unlimited is not None and self.unlimited < self.tdp:
-            msg = f"unlimited {show(self.unlimited, 'w')} is less than the tdp, {show(self.tdp, 'w')}"
+        if self.unlimited is not None and self.unlimited < self.idle:
+            msg = f"unlimited {show(self.unlimited, 'w')} is less than idle, {show(self.idle, 'w')}"
             raise ValueError(msg)
         return self
 
