@@ -54,6 +54,13 @@ class Grid:
         return len(next(iter(self.index.values())))
 
 
+def side_by_side(columns: Mapping[str, Sequence[Any]]) -> Grid:
+    """A grid whose points take the first values of all columns, the second ones, ...; plain numbers and words."""
+    axes = {path: tuple(_point(path, value, None) for value in values) for path, values in columns.items()}
+    count = len(next(iter(axes.values())))
+    return Grid(axes, {path: np.arange(count) for path in axes}, dict.fromkeys(axes), "")
+
+
 def lay_out(loaded: Loaded) -> Grid:
     """Every point of a file's sweep.
 

@@ -96,12 +96,22 @@ def run_sweep(loaded: Loaded, base: Outcome, profiles: str | Path | None) -> Swe
     InputFileError
         For axes and values that are wrong, and for more searches than anyone waits for.
     """
-    started = time.perf_counter()
     sweep = loaded.scenario.sweep
     assert sweep is not None
-    grid = lay_out(loaded)
     kept = {} if sweep.replan or base.question.group("strategy") else base.kept_strategy()
-    question = _keeping(loaded.base, kept)
+    return swept(loaded.base, lay_out(loaded), kept, profiles)
+
+
+def swept(base: Question, grid: Grid, kept: Mapping[str, Any], profiles: str | Path | None = None) -> Swept:
+    """Work out every point of a grid; `kept` are fields of a strategy that all points share, if they do.
+
+    Raises
+    ------
+    InputFileError
+        As `run_sweep`.
+    """
+    started = time.perf_counter()
+    question = _keeping(base, kept)
     single = bool(question.group("strategy"))
     result = _Points(grid.points)
     if single and not question.serves:
@@ -114,8 +124,8 @@ def run_sweep(loaded: Loaded, base: Outcome, profiles: str | Path | None) -> Swe
         for i in range(grid.points):
             _one(_at(question, grid, i), profiles, result, i)
     shared = {path.removeprefix("strategy."): value for path, value in kept.items()}
-    elapsed = time.perf_counter() - started
     layouts = tuple(result.layouts.get(i, "") for i in range(grid.points)) if result.layouts else ()
+    elapsed = time.perf_counter() - started
     return Swept(grid, result.fits, result.measures(), result.why_not, shared, layouts, elapsed)
 
 

@@ -1,0 +1,1 @@
+"""Reports of what hwsim found: one document per kind of answer."""

@@ -1,0 +1,146 @@
+"""What reports share: how to reproduce them, what they rest on, money with its ranges, how good predictions are."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from hwsim import __version__
+from hwsim.formulas.ranges import Range as Bounds
+from hwsim.report import figures
+from hwsim.report.document import Block, Cell, Column, Facts, Paragraph, Section, Table
+from hwsim.report.figures import Measure, Range
+from hwsim.specs.library import DATA
+from hwsim.units import HOUR_S, show
+
+if TYPE_CHECKING:
+    from hwsim.analytic.estimate import TrainingEstimate
+    from hwsim.costs.bill import Bill
+    from hwsim.scenarios.answers import Outcome
+
+LIBRARIES = ("numpy", "pandas", "simpy", "matplotlib")
+USD, ENERGY, CARBON = Measure("Cost", "usd"), Measure("Energy", "j"), Measure("Carbon", "kg")
+RENTS = {"on_demand": "rent, on demand", "committed": "rent, a year committed", "spot": "rent, spot"}
+LEFT_OUT = DATA / "validation" / "left_out.csv"
+
+
+def provenance(inputs: Any, **more: str) -> dict[str, str]:
+    """Versions, and a hash of everything that was asked: never a clock."""
+    text = json.dumps(inputs, sort_keys=True, default=str)
+    known = {"hwsim": __version__, "input hash": hashlib.sha256(text.encode()).hexdigest()[:16], **more}
+    return known | {name: _version(name) for name in LIBRARIES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def question_facts(outcome: Outcome) -> Facts:
+    """What was asked, with the defaults that were taken."""
+    pairs = [(_words(path), str(value)) for path, value in outcome.question.plain().items()]
+    return Facts(tuple(pairs))
+
+
+def _words(path: str) -> str:
+    return path.replace("_", " ")
+
+
+def between(value: Bounds, dimension: str) -> str:
+    """A range for a person."""
+    low, expected, high = (show(float(each), dimension) for each in value)
+    return expected if low == high else f"{expected} ({low} to {high})"
+
+
+def bill_section(bill: Bill, per: str) -> Section:
+    """Rent, ownership, energy and carbon with their ranges, and where each constant is from."""
+    rents = {RENTS[kind]: amount for kind, amount in bill.rent_usd.items() if amount is not None}
+    owned = {"owned": bill.owned_usd} if bill.owned_usd is not None else {}
+    rows = [_range(name, amount, USD) for name, amount in {**rents, **owned}.items()]
+    footprint = [_range("at the nodes", bill.energy_j, ENERGY), _range("with cooling", bill.facility_energy_j, ENERGY)]
+    footprint += [_range("emissions", bill.total_carbon_kg, CARBON)]
+    blocks: list[Block] = []
+    if rows:
+        cheapest = min(rows, key=lambda row: row.expected)
+        title = f"Cheapest as it stands: {cheapest.name}, {show(cheapest.expected, 'usd')} {per}"
+        blocks.append(figures.ranges("money", title, rows, "Low, expected and high; prices vary independently."))
+    energy, carbon = show(footprint[1].expected, "j"), show(footprint[2].expected, "kg")
+    title = f"{energy} with cooling and {carbon} of CO2e {per}"
+    blocks.append(figures.ranges("footprint", title, footprint))
+    blocks += [_parts_table(bill), _sources_table(bill.sources)]
+    lead = f"All {per}. Prices: {bill.prices} ({bill.date}); electricity: {bill.grid}."
+    return Section("Money, energy and carbon", tuple(blocks), lead)
+
+
+def _range(name: str, value: Bounds, measure: Measure) -> Range:
+    return Range(name, float(value.low), float(value.expected), float(value.high), measure)
+
+
+def _parts_table(bill: Bill) -> Table:
+    columns = (Column("part"), *(Column(each, kind="number") for each in ("low", "expected", "high")))
+    rows: list[tuple[Cell | str, ...]] = []
+    for name, value in bill.ownership_usd.items():
+        rows.append((f"owned: {name}", *_cells(value, "usd")))
+    for name, value in bill.carbon_kg.items():
+        rows.append((f"carbon: {name}", *_cells(value, "kg")))
+    hours = (f"{float(each):,.0f}" for each in bill.device_hours)
+    rows.append(("device-hours", *(Cell(text, float(text.replace(",", ""))) for text in hours)))
+    return Table("What they consist of", columns, tuple(rows))
+
+
+def _cells(value: Bounds | None, dimension: str) -> tuple[Cell, ...]:
+    return tuple(Cell.of(None if value is None else float(part), dimension) for part in (value or (0.0, 0.0, 0.0)))
+
+
+def _sources_table(sources: Mapping[str, str]) -> Table:
+    rows = tuple((name, text) for name, text in sources.items())
+    return Table("Where these constants are from", (Column("constant"), Column("source and date")), rows)
+
+
+def accuracy_section(estimate: TrainingEstimate) -> Section:
+    """How far predictions like this have been from published runs, constants chosen without each source."""
+    band, step = estimate.band, estimate.step_time_s
+    low, high = (
+        f"{edge / step - 1.0:+.0%}".replace("-", "−") for edge in (estimate.step_time_low_s, estimate.step_time_high_s)
+    )
+    runs = f"{band['rows']} published runs of {band['groups']} models"
+    if band["measured"]:
+        said = f"Of {runs} with {band['family']}, {band['coverage']:.0%} took {low} to {high} of the predicted time."
+    else:
+        said = f"No run like this was published; the range, {low} to {high}, is that of {runs}, widened."
+    said += f" Kernel curves of this device are {estimate.calibration}."
+    with LEFT_OUT.open(encoding="utf-8", newline="") as file:
+        found = [(row["source"], int(row["rows"]), float(row["mean"])) for row in csv.DictReader(file)]
+    rows = tuple((source, Cell(f"{count:,}", count), Cell(f"{mean:.1%}", mean)) for source, count, mean in found)
+    columns = (Column("source"), Column("published figures", kind="number"), Column("mean error", kind="number"))
+    notes = ("Constants of the model were chosen anew without each source before it was predicted.",)
+    table = Table("Training throughput predicted against published measurements", columns, rows, notes)
+    text = Paragraph("hwsim validate published prints every row, predicted and published.")
+    return Section("How accurate predictions like this have been", (table, text), said)
+
+
+def hours(seconds: float) -> str:
+    """A duration for a person."""
+    return show(seconds, "s")
+
+
+def python_call(function: str, given: Mapping[str, Any]) -> str:
+    """The same question in Python."""
+    return f"hwsim.{function}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Words in a row."""
+    return ", ".join(part for part in parts if part)
+
+
+__all__ = [
+    "HOUR_S", "accuracy_section", "between", "bill_section", "hours", "joined", "provenance", "python_call",
+    "question_facts",
+]  # fmt: skip

@@ -1,0 +1,316 @@
+"""The report of a training plan or estimate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hwsim.analytic.estimate import NAMES
+from hwsim.report import figures
+from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Paragraph, Reproduce, Section, Table
+from hwsim.report.documents.parts import accuracy_section, between, bill_section, provenance, question_facts
+from hwsim.report.figures import Measure, Operator, Point
+from hwsim.report.plan import job_line, strategy_line
+from hwsim.search.plan import Plan
+from hwsim.units import TERA, show
+
+if TYPE_CHECKING:
+    from hwsim.analytic.estimate import TrainingEstimate
+    from hwsim.analytic.setting import Setting
+    from hwsim.scenarios.dossier import Dossier
+    from hwsim.scenarios.sweep import Swept
+    from hwsim.search.sensitivity import Sensitivity
+
+MEMORY, TOKENS = Measure("Memory per device", "bytes"), Measure("Throughput", unit="tokens/s")
+DEVICES, CONTEXT, STEP = Measure("Devices"), Measure("Sequence length", unit="tokens"), Measure("Time per step", "s")
+SHOWN_PLANS = 3
+LEVERS = 12
+
+
+def training_document(
+    found: Dossier, sensitivity: Sensitivity | None, command: str, python: str, questions: Section | None = None
+) -> Document:
+    """A plan or an estimate on a few pages: the answer first, then everything behind it."""
+    outcome = found.outcome
+    best, setting, plan = _best(found), _setting(found), outcome.plan if isinstance(outcome.plan, Plan) else None
+    sections = [
+        Section("What was asked", (question_facts(outcome), Paragraph(job_line(best)))),
+        plan_section(best, plan),
+        memory_section(best, plan),
+        time_section(best),
+        traffic_section(best),
+        roofline_section(found, setting),
+    ]
+    if plan is not None and len(plan.pareto) > 1:
+        sections.append(pareto_section(plan))
+    if sensitivity is not None:
+        sections.append(sensitivity_section(sensitivity))
+    sections.append(scaling_section(found, best))
+    if outcome.bill is not None:
+        sections.append(bill_section(outcome.bill, per(found)))
+    sections += [questions] if questions is not None else []
+    sections.append(accuracy_section(best))
+    hardware = setting.hardware
+    about = f"{best.hardware['devices']:,} × {hardware.accelerator.title or hardware.accelerator.name}"
+    model = setting.model.title or setting.model.name
+    return Document(
+        title=f"{model} on {about}",
+        subtitle=f"Training plan: {strategy_line(best)}",
+        answer=answer_lines(found, best, plan),
+        sections=tuple(sections),
+        reproduce=Reproduce(command, python),
+        provenance=provenance(outcome.question.plain(), hardware=hardware.name, calibration=best.calibration),
+    )
+
+
+def _best(found: Dossier) -> TrainingEstimate:
+    from hwsim.analytic.estimate import TrainingEstimate as Estimate
+
+    assert isinstance(found.outcome.estimate, Estimate)
+    return found.outcome.estimate
+
+
+def _setting(found: Dossier) -> Setting:
+    from hwsim.analytic.setting import Setting as Loaded
+
+    assert isinstance(found.outcome.setting, Loaded)
+    return found.outcome.setting
+
+
+def per(found: Dossier) -> str:
+    """What costs are of."""
+    tokens = found.outcome.question.fields.get("tokens")
+    return f"for {tokens} tokens" if tokens else "for 1T tokens"
+
+
+def answer_lines(found: Dossier, best: TrainingEstimate, plan: Plan | None) -> tuple[str, ...]:
+    """The answer box."""
+    bill = found.outcome.bill
+    tokens = plan.tokens if plan is not None and plan.tokens else TERA
+    long = show(tokens / best.tokens_per_s, "s")
+    verdict = "fits" if best.fits else "does not fit"
+    speed = f"{show(best.tokens_per_s, 'count')} tokens/s at {best.mfu:.0%} MFU"
+    room = f"{show(best.memory_reserved_bytes, 'bytes')} of {show(best.memory_capacity_bytes, 'bytes')} a device"
+    lines = [
+        f"It {verdict}: {speed}; {show(tokens, 'count')} tokens in {long}",
+        f"Best strategy: {strategy_line(best)}",
+        f"Memory {room}; limited by {best.bottleneck}",
+    ]
+    rent = bill.rent_usd["on_demand"] if bill else None
+    if bill is not None:
+        money = "rent unknown" if rent is None else f"{between(rent, 'usd')} rent on demand"
+        lines.append(
+            f"{money}; {between(bill.facility_energy_j, 'j')}; {between(bill.total_carbon_kg, 'kg')} CO2e {per(found)}"
+        )
+    return tuple(lines)
+
+
+def plan_section(best: TrainingEstimate, plan: Plan | None) -> Section:
+    """The strategy, and the ones that come next."""
+    if plan is None:
+        return Section("The strategy", (Facts((("strategy", strategy_line(best)),)),))
+    names = ("tp", "pp", "vpp", "cp", "dp", "ep", "zero", "micro_batch", "recompute")
+    columns = (
+        *(Column(name.replace("_", "-"), kind="number" if name != "recompute" else "text") for name in names),
+        Column("step", kind="number"), Column("tokens/s", kind="number"), Column("MFU", kind="number"),
+        Column("memory", kind="number"), Column("limited by"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            *(_strategy_cell(one.strategy[name]) for name in names),
+            Cell.of(one.step_time_s, "s"), Cell.of(one.tokens_per_s, "count"), Cell(f"{one.mfu:.1%}", one.mfu),
+            Cell.of(one.memory_reserved_bytes, "bytes"), one.bottleneck.split(" (")[0],
+        )
+        for one in plan.plans
+    )  # fmt: skip
+    rejected = "; ".join(f"{count:,} {reason}" for reason, count in list(plan.rejected.items())[:6])
+    lead = f"Of {plan.candidates:,} candidates {plan.feasible:,} fit. Rejected: {rejected}."
+    return Section("The plan and the next best", (Table("The best plans, best first", columns, rows),), lead)
+
+
+def _strategy_cell(value: Any) -> Cell | str:
+    return Cell(f"{value:,}", value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def memory_section(best: TrainingEstimate, plan: Plan | None) -> Section:
+    """Memory by part against the capacity, of the best plans."""
+    chosen = [best] if plan is None else list(plan.plans[:SHOWN_PLANS])
+    stacks = {_short(one, i): _memory_parts(one) for i, one in enumerate(chosen)}
+    used, capacity = best.memory_reserved_bytes, best.memory_capacity_bytes
+    largest = max(_memory_parts(best).items(), key=lambda item: item[1])
+    title = (
+        f"{show(used, 'bytes')} of {show(capacity, 'bytes')} are taken ({used / capacity:.0%}); "
+        f"{largest[0]} are most of it" if largest[0].endswith("s") else
+        f"{show(used, 'bytes')} of {show(capacity, 'bytes')} are taken ({used / capacity:.0%}), most of it {largest[0]}"
+    )  # fmt: skip
+    caption = (
+        "The fullest device. Slack is what the allocator reserves beyond the tensors; context is the runtime's own."
+    )
+    return Section("Memory", (figures.memory_bars("memory", title, stacks, capacity, caption),))
+
+
+def _memory_parts(one: TrainingEstimate) -> dict[str, float]:
+    context = one.memory_context_bytes
+    slack = one.memory_reserved_bytes - one.memory_allocated_bytes - context
+    return {**one.memory_bytes, "context": context, "slack": slack}
+
+
+def _short(one: TrainingEstimate, place: int) -> str:
+    """A plan in a few words, told apart from the others by its place."""
+    s = one.strategy
+    sizes = " ".join(f"{name}{s[name]}" for name in ("tp", "pp", "cp", "dp", "ep") if s[name] > 1) or "one device"
+    return f"#{place + 1} {sizes}"
+
+
+def time_section(best: TrainingEstimate) -> Section:
+    """Where a step goes."""
+    parts = {NAMES.get(name, name): seconds for name, seconds in best.time_s.items() if seconds > 0}
+    total = best.step_time_s
+    longest = max(parts, key=lambda name: parts[name])
+    title = f"{longest.capitalize()} takes {parts[longest] / total:.0%} of a step of {show(total, 's')}"
+    hidden = {axis: busy - best.time_s[axis] for axis, busy in best.communication_s.items()}
+    behind = [f"{NAMES.get(axis, axis)} {show(value, 's')}" for axis, value in hidden.items() if value > 0.001 * total]
+    caption = f"Exposed time. Hidden behind compute: {', '.join(behind)}." if behind else "Exposed time."
+    return Section("Time", (figures.time_waterfall("time", title, parts, caption),))
+
+
+def traffic_section(best: TrainingEstimate) -> Section:
+    """What travels, and over which tier."""
+    tiers = {tier: {"sent": sent} for tier, sent in best.traffic_tier_bytes.items() if sent > 0}
+    axes = {NAMES.get(axis, axis): {"sent": sent} for axis, sent in best.traffic_bytes.items() if sent > 0}
+    if not tiers:
+        return Section("Traffic", (Paragraph("Nothing is sent between devices."),))
+    total = sum(part["sent"] for part in tiers.values())
+    most = max(tiers, key=lambda tier: tiers[tier]["sent"])
+    share = tiers[most]["sent"] / total if total else 0.0
+    title = f"{share:.0%} of {show(total, 'bytes')} a device and step go over {most}"
+    busiest = max(axes, key=lambda axis: axes[axis]["sent"])
+    blocks = (
+        figures.traffic_bars("traffic-tiers", title, tiers),
+        figures.traffic_bars("traffic-axes", f"{busiest.capitalize()} sends most", axes),
+    )
+    return Section("Traffic", blocks)
+
+
+def roofline_section(found: Dossier, setting: Setting) -> Section:
+    """The kernels of a micro-batch under the limits of the device."""
+    accelerator, compute = setting.hardware.accelerator, setting.precision.compute
+    peak, memory = getattr(accelerator.peak, compute), accelerator.memory.bandwidth
+    total = sum(row["time_s"] * row["count"] for row in found.operators)
+    operators = [_operator(row, total) for row in found.operators if row["memory_bytes"] > 0]
+    reached = [each for each in operators if each.flops_per_s > 0]
+    heavy = max(reached, key=lambda each: each.share)
+    share = f"{heavy.flops_per_s / peak:.0%} of the {compute} peak"
+    title = f"{heavy.name}, {heavy.share:.0%} of a micro-batch, reaches {share}"
+    caption = "One micro-batch on one device. Marks grow with the share of the time; collectives are left out."
+    kind = accelerator.memory.kind or "memory"
+    figure = figures.roofline("roofline", title, reached, {compute: peak}, {kind: memory}, caption)
+    return Section("Roofline", (figure,))
+
+
+def _operator(row: Mapping[str, Any], total: float) -> Operator:
+    seconds = row["time_s"]
+    return Operator(
+        name=f"{row['operator']} {'fwd' if row['phase'] == 'forward' else 'bwd'}",
+        flops_per_byte=row["flops"] / row["memory_bytes"],
+        flops_per_s=row["flops"] / seconds if seconds else 0.0,
+        share=seconds * row["count"] / total if total else 0.0,
+        bound=row["bound"],
+    )
+
+
+def pareto_section(plan: Plan) -> Section:
+    """Plans that no other beats in both time and memory (and devices)."""
+    best = plan.best
+    points = [
+        Point(
+            _short(one, i).partition(" ")[2],
+            one.memory_reserved_bytes,
+            one.tokens_per_s,
+            True,
+            one.strategy == best.strategy,
+        )
+        for i, one in enumerate(plan.pareto)
+        if one.hardware["devices"] == best.hardware["devices"]
+    ]
+    if len(points) < 2:
+        return Section("Speed against memory", (Paragraph("One plan is both the fastest and the smallest."),))
+    least = min(points, key=lambda point: point.x)
+    saved, lost = best.memory_reserved_bytes - least.x, 1.0 - least.y / best.tokens_per_s
+    title = f"{show(saved, 'bytes')} a device can be saved for {lost:.0%} of the throughput"
+    caption = "Plans that no other beats in both."
+    return Section("Speed against memory", (figures.pareto("pareto", title, points, MEMORY, TOKENS, caption),))
+
+
+def sensitivity_section(found: Sensitivity) -> Section:
+    """What a little more or less of each thing does."""
+    metric = found.metric
+    effects = {}
+    for each in found.levers[:LEVERS]:
+        shifts = [each.shift(metric, end) if each.runs(end) else None for end in ("low", "high")]
+        if any(abs(value or 0.0) > 1e-4 for value in shifts):
+            effects[each.name] = (shifts[0] or 0.0, shifts[1] or 0.0)
+    sentences = found.sentences()
+    if not effects:
+        return Section("What is worth buying next", (Paragraph("No single thing matters."),))
+    share = f"{found.change:.0%}".replace("%", " %")
+    figure = figures.tornado(
+        "tornado", sentences[0] if sentences else "Little depends on any one thing", effects, "throughput",
+        "The strategy is kept; each thing is changed alone.", "more", (f"{share} less", f"{share} more"),
+    )  # fmt: skip
+    return Section("What is worth buying next", (figure, *(Paragraph(text) for text in sentences[1:5])))
+
+
+def scaling_section(found: Dossier, best: TrainingEstimate) -> Section:
+    """More devices, longer sequences: the same strategy."""
+    blocks: list[Block] = []
+    lines = {
+        name: curve
+        for name, swept in (("same batch", found.strong), ("batch grows", found.weak))
+        if (curve := _curve(swept, "gpus", "tokens_per_s"))
+    }
+    if lines and max(map(len, lines.values())) > 1:
+        last, first = max(lines.values(), key=len)[-1], max(lines.values(), key=len)[0]
+        kept = last[1] / first[1] * first[0] / last[0]
+        title = f"{last[0]:,.0f} devices keep {kept:.0%} of the speed of {first[0]:,.0f}"
+        blocks.append(
+            figures.scaling("scaling", title, lines, DEVICES, TOKENS, "The strategy is kept; only what fits is drawn.")
+        )
+    blocks += _context_figures(found.context, best)
+    if not blocks:
+        return Section("Scaling", (Paragraph("No other number of devices takes this strategy."),))
+    return Section("Scaling", tuple(blocks))
+
+
+def _curve(swept: Swept | None, axis: str, name: str, fitting: bool = True) -> list[tuple[float, float]]:
+    if swept is None or name not in swept.measures:
+        return []
+    values = zip(swept.grid.values(), swept.measures[name].tolist(), swept.fits.tolist(), strict=True)
+    return [(float(at[axis]), value) for at, value, fits in values if math.isfinite(value) and (fits or not fitting)]
+
+
+def _context_figures(swept: Swept | None, best: TrainingEstimate) -> list[Figure]:
+    """Memory and throughput against the sequence length."""
+    memory = _curve(swept, "job.seq_len", "memory", fitting=False)
+    speed = _curve(swept, "job.seq_len", "tokens_per_s", fitting=False)
+    if len(memory) < 2:
+        return []
+    capacity = best.memory_capacity_bytes
+    fitting = [length for length, used in memory if used <= capacity]
+    longest = f"{max(fitting):,.0f} tokens are the longest that fit" if fitting else "No length fits"
+    lines = {"needed": memory, "there": [(length, capacity) for length, _ in memory]}
+    return [
+        figures.sweep_lines(
+            "context-memory", f"{longest} with this strategy", lines, CONTEXT, MEMORY, log=(True, True)
+        ),
+        figures.sweep_lines(
+            "context-speed", _speed_title(speed), {"throughput": speed}, CONTEXT, TOKENS,
+            "The same tokens per step, whether it fits or not.", log=(True, True),
+        ),
+    ]  # fmt: skip
+
+
+def _speed_title(speed: Sequence[tuple[float, float]]) -> str:
+    (shortest, fast), (longest, slow) = speed[0], speed[-1]
+    return f"{longest:,.0f} tokens run at {slow / fast:.0%} of the speed of {shortest:,.0f}"
