@@ -155,7 +155,7 @@ def demo() -> Document:
             Section("Memory and time", clean[:4], "Where the memory and the time go."),
             Section("What if", clean[4:9], "What would change the answer."),
             Section("More", clean[9:], "Sweeps, accuracy and latency."),
-            Section(SCRIPT, (hostile, Code("hwsim plan --model '" + SCRIPT + "' ```", "bash"), *hostile_figures()),
+            Section(SCRIPT, (hostile, Code("hwsim plan --model '" + SCRIPT + "' ```", "bash"), *hostile_figures()[:4]),
                     SCRIPT),
         ),
         reproduce=Reproduce("hwsim report --model 70b --gpus 64", 'hwsim.report("70b", "h100-sxm-80", 64)'),

@@ -154,6 +154,8 @@ def _tree(figure: Figure, theme: Theme, titled: bool) -> ElementTree.Element:
     for parent in root.iter():
         for child in [child for child in parent if child.tag == "metadata"]:
             parent.remove(child)
+    for element in root.iter("image"):
+        element.set("href", "".join(element.get("href", "").split()))
     for element in root.iter("text"):
         if element.get("transform", "").startswith("rotate(-0 "):
             del element.attrib["transform"]

@@ -75,7 +75,7 @@ def _log_ticks(low: float, high: float, measure: Measure) -> tuple[list[float], 
         ticks = [place for place in (d * m for d in decades for m in mantissas) if low <= place <= high]
         if len(ticks) <= MOST_TICKS:
             break
-    ticks = ticks[:: -(-len(ticks) // MOST_TICKS)] or [math.sqrt(low * high)]
+    ticks = ticks[:: max(-(-len(ticks) // MOST_TICKS), 1)] or [math.sqrt(low * high)]
     return ticks, [show(tick, measure.dimension) for tick in ticks], measure.unit
 
 
@@ -112,7 +112,7 @@ def rows_axes(axes: Axes, names: Sequence[str], theme: Theme) -> None:
                 line, (0, row), (-6, LINE * ((len(lines) - 1) / 2 - place)), xycoords=axes.get_yaxis_transform(),
                 textcoords="offset points", ha="right", va="center", annotation_clip=False,
             )  # fmt: skip
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="x", length=0)
@@ -126,8 +126,9 @@ def zero_line(axes: Axes, theme: Theme, at: float = 0.0) -> None:
 
 def beside(axes: Axes, text: str, at: tuple[float, float], side: int, colour: str) -> None:
     """Text to the right (1) or left (-1) of the end of a bar."""
+    end = at if math.isfinite(at[0]) else (0.0, at[1])
     axes.annotate(
-        text, at, (5 * side, 0), textcoords="offset points", va="center", ha="left" if side > 0 else "right",
+        text, end, (5 * side, 0), textcoords="offset points", va="center", ha="left" if side > 0 else "right",
         fontsize=SMALL, color=colour, annotation_clip=False,
     )  # fmt: skip
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 Better = Literal["less", "more"]
+LEAST = 0.01
+"""Change that an axis of none shows."""
 ROOM = 0.13
 """Of the width on either side of bars, for their numbers."""
 
@@ -99,6 +101,7 @@ def _change_axes(
     """Rows with names around zero, with room for a number on either side."""
     rows_axes(axes, names, theme)
     low, high = linear_limits([*changes, 0.0], 0.0, zero=False)
+    high = high if high > low else low + LEAST
     room = ROOM * (high - low)
     axes.set_xlim(low - room * (low < 0), high + room * (high > 0))
     measure_axis(axes.xaxis, Measure(f"Change of {fit(what, 36)}; {better} is better", "fraction"))
