@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         plan,
     )
     from hwsim.checking import calibrate, validate_published, validate_pytorch
+    from hwsim.deciding import sensitivity
     from hwsim.serving_api import estimate_inference, plan_inference, simulate_serving
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "operator_time",
     "plan",
     "plan_inference",
+    "sensitivity",
     "simulate_serving",
     "validate_published",
     "validate_pytorch",
@@ -43,6 +45,7 @@ __all__ = [
 
 ELSEWHERE = {
     "hwsim.checking": ("calibrate", "validate_published", "validate_pytorch"),
+    "hwsim.deciding": ("sensitivity",),
     "hwsim.serving_api": ("estimate_inference", "plan_inference", "simulate_serving"),
 }
 """What is loaded from elsewhere than the facade, by module."""

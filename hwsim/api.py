@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,16 +14,14 @@ from hwsim import arguments, kernel_arguments
 from hwsim.analytic.estimate import TrainingEstimate, estimates, frame
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import evaluate as evaluate_columns
-from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, make_setting, names_batch
+from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, make_request, make_setting
 from hwsim.costs.compute import Device, device
 from hwsim.costs.network import network
-from hwsim.defaults import usual_batch
 from hwsim.errors import InfeasibleError, UsageError
 from hwsim.formulas.attention import windowed_keys
 from hwsim.ops.count import Parameters, parameters
 from hwsim.ops.work import Attention, Gemm, Stream, Work
-from hwsim.search.plan import OBJECTIVES, Plan, Request, plan_training
-from hwsim.search.space import parse_pins
+from hwsim.search.plan import Plan, plan_training
 from hwsim.specs.hardware import Accelerator, CollectiveName, DtypeName, Hardware, LibraryName
 from hwsim.specs.library import load_hardware, load_model
 from hwsim.specs.model import Model
@@ -91,32 +88,15 @@ def plan(
     InfeasibleError
         If nothing fits: what binds, by how much, and the nearest change that fits.
     """
+    aims = {"tokens": tokens, "target_days": target_days, "target_tokens_per_s": target_tokens_per_s}
     if arguments.choice("task", task, ("train", "finetune", "infer")) == "infer":
-        aims = {"tokens": tokens, "target_days": target_days, "target_tokens_per_s": target_tokens_per_s}
         for name, value in aims.items():
             if value is not None:
                 msg = f"{name}: is for training; task infer takes qps, ttft_ms, tpot_ms"
                 raise UsageError(msg)
         return _plan_inference(model, hardware, gpus, objective, top, pin, settings, profiles, job)
-    arguments.choice("objective", objective, OBJECTIVES)
-    budget = arguments.token_budget(tokens, model)
-    target_tokens_per_s = arguments.target_tokens_per_s(budget, target_days, target_tokens_per_s)
-    arguments.whole("top", top, 1000)
-    pins = parse_pins(arguments.texts("pin", pin))
-    setting = make_setting(model, hardware, gpus, settings=settings, profiles=profiles, **job)
-    request = Request(
-        model=setting.model,
-        hardware=setting.hardware,
-        job=setting.job,
-        devices=gpus,
-        objective=objective,
-        top=top,
-        pins=pins,
-        tokens=budget,
-        target_tokens_per_s=target_tokens_per_s,
-        usual_batch=None if names_batch(job, settings) else partial(usual_batch, setting.job.seq_len),
-    )
-    return plan_training(request)
+    search: dict[str, Any] = {"objective": objective, "top": top, "pin": pin, **aims}
+    return plan_training(make_request(model, hardware, gpus, **search, settings=settings, profiles=profiles, **job))
 
 
 def _plan_inference(

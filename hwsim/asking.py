@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from hwsim.analytic.setting import Setting
 from hwsim.costs.compute import device
 from hwsim.defaults import DEFAULT_SEQ_LEN, usual_batch, usual_precision
 from hwsim.errors import UsageError
+from hwsim.search.plan import OBJECTIVES, Request
+from hwsim.search.space import parse_pins
 from hwsim.specs.hardware import Hardware
 from hwsim.specs.job import ModuleName, TrainingJob
 from hwsim.specs.library import Reference, load_framework, load_hardware, load_model, split_settings
@@ -103,6 +106,41 @@ def asked(
         s = replace(s, global_batch=np.asarray(np.ceil(s.global_batch / unit) * unit))
     arguments.refuse_illegal(setting.model, s)
     return setting, s
+
+
+def make_request(
+    model: ModelLike,
+    hardware: HardwareLike,
+    gpus: int,
+    *,
+    objective: str = "throughput",
+    top: int = 10,
+    pin: str | Sequence[str] = (),
+    tokens: float | str | None = None,
+    target_days: float | None = None,
+    target_tokens_per_s: float | None = None,
+    settings: str | Sequence[str] = (),
+    **job: Any,
+) -> Request:
+    """What is asked of the planner of training jobs, checked; arguments as those of `hwsim.plan`."""
+    arguments.choice("objective", objective, OBJECTIVES)
+    budget = arguments.token_budget(tokens, model)
+    needed = arguments.target_tokens_per_s(budget, target_days, target_tokens_per_s)
+    arguments.whole("top", top, 1000)
+    pins = parse_pins(arguments.texts("pin", pin))
+    setting = make_setting(model, hardware, gpus, settings=settings, **job)
+    return Request(
+        model=setting.model,
+        hardware=setting.hardware,
+        job=setting.job,
+        devices=gpus,
+        objective=objective,
+        top=top,
+        pins=pins,
+        tokens=budget,
+        target_tokens_per_s=needed,
+        usual_batch=None if names_batch(job, settings) else partial(usual_batch, setting.job.seq_len),
+    )
 
 
 def overrides(settings: str | Sequence[str]) -> dict[str, Document]:

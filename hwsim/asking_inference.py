@@ -8,11 +8,13 @@ from typing import Any, get_args
 
 from hwsim import arguments
 from hwsim.analytic.serving import Served
-from hwsim.asking import HardwareLike, ModelLike, loaded, overrides
+from hwsim.asking import OTHERS, HardwareLike, ModelLike, loaded, overrides
 from hwsim.costs.compute import device, half_dtype
 from hwsim.errors import UsageError, shorten
+from hwsim.search.serving_plan import OBJECTIVES, ServingRequest
 from hwsim.search.serving_space import SIZES, illegal
 from hwsim.search.space import divisors
+from hwsim.search.traffic import Promise
 from hwsim.specs.engine import CacheName, InferenceJob, WeightName
 from hwsim.specs.hardware import Hardware
 from hwsim.specs.library import load_engine, load_model
@@ -25,6 +27,9 @@ WHOLE = {"batch": arguments.MAX_BATCH, "input_len": arguments.MAX_SEQ_LEN, "outp
 REAL = {"images": (0.0, 1e4), "prefix_hit": (0.0, 1.0), "skew": (0.0, 4.0), "acceptance": (0.0, 0.999)}
 JOB = (*CHOICES, *WHOLE, *REAL, "draft_tokens", "draft")
 """Fields of the job that flags, keyword arguments and ``--set job.NAME=VALUE`` give."""
+PROMISES = ("qps", "ttft_ms", "tpot_ms", "percentile")
+"""Traffic, and what is promised of it."""
+MILLI = 1e-3
 PRECISIONS = {"fp16": "bf16", "fp32": "bf16", "tf32": "bf16"}
 
 
@@ -153,3 +158,57 @@ def _usual_tp(served: Served, left: int) -> int:
     node = served.hardware.cluster.tiers[0].size or served.hardware.cluster.node.devices
     fitting = [n for n in divisors(left) if n <= node and not illegal(served.model, {"tp": n})]
     return max(fitting, default=1)
+
+
+def make_serving_request(
+    model: ModelLike,
+    hardware: HardwareLike,
+    gpus: int,
+    qps: float | None,
+    promised: tuple[float | None, float | None, int],
+    *,
+    objective: str = "cost",
+    top: int = 10,
+    pin: str | Sequence[str] = (),
+    seed: int = 0,
+    **given: Any,
+) -> ServingRequest:
+    """What is asked of the planner of deployments, checked; `promised`: ttft_ms, tpot_ms and percentile."""
+    arguments.named(given, (*JOB, *OTHERS, "engine", "engine_overhead", "precision", "settings"))
+    arguments.choice("objective", objective, OBJECTIVES)
+    arguments.whole("top", top, 1000)
+    arguments.positive("qps", qps)
+    promise = make_promise(*promised)
+    check_seed(seed)
+    served = make_served(model, hardware, gpus, **given)
+    return ServingRequest(served, promise, qps, objective, top, _pins(arguments.texts("pin", pin)), seed)
+
+
+def make_promise(ttft_ms: float | None, tpot_ms: float | None, percentile: int) -> Promise:
+    """Latencies that a percentile of the requests must keep, checked."""
+    arguments.positive("ttft_ms", ttft_ms)
+    arguments.positive("tpot_ms", tpot_ms)
+    arguments.whole("percentile", percentile, 99)
+    ttft_s, tpot_s = (None if value is None else value * MILLI for value in (ttft_ms, tpot_ms))
+    return Promise(ttft_s, tpot_s, percentile)
+
+
+def _pins(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Sizes that are fixed."""
+    pins: dict[str, tuple[int, ...]] = {}
+    for item in given:
+        name, _, values = item.partition("=")
+        arguments.choice("pin", name.strip(), SIZES)
+        found = [value.strip() for value in values.split(",")]
+        if not all(value.isdecimal() and value.isascii() and 0 < len(value) < 8 for value in found):
+            msg = f"pin {item!r}: must be whole numbers, such as tp=4 or ep=1,8"
+            raise UsageError(msg)
+        pins[name.strip()] = tuple(int(value) for value in found)
+    return pins
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse what no generator takes."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        msg = f"seed: must be a whole number from 0, not {shorten(seed)}"
+        raise UsageError(msg)

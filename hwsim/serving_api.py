@@ -12,18 +12,17 @@ import numpy as np
 from hwsim import arguments
 from hwsim.analytic.inference import estimate, inference_frame
 from hwsim.asking import OTHERS, HardwareLike, ModelLike
-from hwsim.asking_inference import JOB, make_served, served_asked
-from hwsim.errors import InfeasibleError, UsageError, shorten
+from hwsim.asking_inference import JOB, check_seed, make_promise, make_serving_request, served_asked
+from hwsim.errors import InfeasibleError, UsageError
 from hwsim.events.slo import Slo
 from hwsim.events.workload import Lengths, Workload, arrivals, bursty, closed_loop
-from hwsim.search.serving_plan import OBJECTIVES, ServingPlan, ServingRequest, plan_serving
+from hwsim.search.serving_plan import ServingPlan, plan_serving
 from hwsim.search.serving_space import SIZES
 from hwsim.search.simulation import Deployment, ServingSimulation, simulate_traffic
-from hwsim.search.traffic import SPREAD, Promise
+from hwsim.search.traffic import SPREAD
 
 ASKED = (*SIZES, *JOB, *OTHERS, "engine", "engine_overhead", "precision", "settings")
 DEFAULT_HARDWARE = "h100-sxm-80"
-MILLI = 1e-3
 
 
 def estimate_inference(
@@ -121,7 +120,7 @@ def simulate_serving(
     arguments.named(given, (*ASKED, *names))
     deployed = Deployment(**{name: given.pop(name) for name in names if given.get(name) is not None})
     arguments.whole("requests", requests, arguments.MAX_BATCH)
-    _check_seed(seed)
+    check_seed(seed)
     arguments.numbers("length_spread", length_spread, 0.0, 1.0)
     work, lengths = _workload(trace, qps, concurrency)
     served, s = served_asked(model, hardware, gpus, **{**given, **lengths})
@@ -173,28 +172,13 @@ def _drawn(
     return bursty(requests, float(qps or 0.0), cv, lengths[0], lengths[1], seed)
 
 
-def _check_seed(seed: Any) -> None:
-    """Refuse what no generator takes."""
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        msg = f"seed: must be a whole number from 0, not {shorten(seed)}"
-        raise UsageError(msg)
-
-
 def _slo(ttft_ms: float | None, tpot_ms: float | None) -> Slo | None:
     """A promise of latencies, if any is made."""
-    promise = _promise(ttft_ms, tpot_ms, 95)
+    promise = make_promise(ttft_ms, tpot_ms, 95)
     if not promise.given:
         return None
     bounds = {"ttft_s": promise.ttft_s, "tpot_s": promise.tpot_s}
     return Slo(**{name: value for name, value in bounds.items() if value is not None})
-
-
-def _promise(ttft_ms: float | None, tpot_ms: float | None, percentile: int) -> Promise:
-    arguments.positive("ttft_ms", ttft_ms)
-    arguments.positive("tpot_ms", tpot_ms)
-    arguments.whole("percentile", percentile, 99)
-    ttft_s, tpot_s = (None if value is None else value * MILLI for value in (ttft_ms, tpot_ms))
-    return Promise(ttft_s, tpot_s, percentile)
 
 
 def plan_inference(
@@ -236,29 +220,9 @@ def plan_inference(
     InfeasibleError
         If nothing fits or keeps the promise: what binds, and the nearest change that does.
     """
-    arguments.named(given, (*JOB, *OTHERS, "engine", "engine_overhead", "precision", "settings"))
-    arguments.choice("objective", objective, OBJECTIVES)
-    arguments.whole("top", top, 1000)
-    arguments.positive("qps", qps)
-    promise = _promise(ttft_ms, tpot_ms, percentile)
-    _check_seed(seed)
-    served = make_served(model, hardware, gpus, **given)
-    pins = _pins(arguments.texts("pin", pin))
-    return plan_serving(ServingRequest(served, promise, qps, objective, top, pins, seed))
-
-
-def _pins(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Sizes that are fixed."""
-    pins: dict[str, tuple[int, ...]] = {}
-    for item in given:
-        name, _, values = item.partition("=")
-        arguments.choice("pin", name.strip(), SIZES)
-        found = [value.strip() for value in values.split(",")]
-        if not all(value.isdecimal() and value.isascii() and 0 < len(value) < 8 for value in found):
-            msg = f"pin {item!r}: must be whole numbers, such as tp=4 or ep=1,8"
-            raise UsageError(msg)
-        pins[name.strip()] = tuple(int(value) for value in found)
-    return pins
+    promised = (ttft_ms, tpot_ms, percentile)
+    asked: dict[str, Any] = {"objective": objective, "top": top, "pin": pin, "seed": seed}
+    return plan_serving(make_serving_request(model, hardware, gpus, qps, promised, **asked, **given))
 
 
 def _is_array(name: str, value: Any) -> bool:
