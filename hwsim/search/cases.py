@@ -242,11 +242,8 @@ class ServingCase:
         path = "engine.step_host, .sequence_host, .request_host, .kernel_dispatch"
         found.append(_software("engine's host time", path, engine, engine.step_host, with_host, change))
         copies = float(np.max(self.strategy.dp))
-        for name, word, unit in (
-            ("batch", "batch", copies),
-            ("input_len", "prompt", 1.0),
-            ("output_len", "answer", 1.0),
-        ):
+        sizes = (("batch", "batch", copies), ("input_len", "prompt length", 1.0), ("output_len", "answer length", 1.0))
+        for name, word, unit in sizes:
             value = float(getattr(job, name))
             low, high = (self._at(name, value, end) for end in _multiples(value, unit, change))
             found.append(Turned(word, f"job.{name}", value, "count", "job", low, high))
