@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         plan,
     )
     from hwsim.checking import calibrate, validate_published, validate_pytorch
-    from hwsim.deciding import sensitivity
+    from hwsim.deciding import sensitivity, size
     from hwsim.serving_api import estimate_inference, plan_inference, simulate_serving
 
 __version__ = "0.1.0"
@@ -38,6 +38,7 @@ __all__ = [
     "plan_inference",
     "sensitivity",
     "simulate_serving",
+    "size",
     "validate_published",
     "validate_pytorch",
 ]
@@ -45,7 +46,7 @@ __all__ = [
 
 ELSEWHERE = {
     "hwsim.checking": ("calibrate", "validate_published", "validate_pytorch"),
-    "hwsim.deciding": ("sensitivity",),
+    "hwsim.deciding": ("sensitivity", "size"),
     "hwsim.serving_api": ("estimate_inference", "plan_inference", "simulate_serving"),
 }
 """What is loaded from elsewhere than the facade, by module."""

@@ -14,10 +14,15 @@ from hwsim.search.cases import SERVING, TRAINING, ServingCase, TrainingCase
 from hwsim.search.plan import Request, best_on, strategy_of, why_none
 from hwsim.search.sensitivity import BY_OBJECTIVE, Replan, Sensitivity
 from hwsim.search.sensitivity import sensitivity as turn_levers
+from hwsim.search.sizing import Machine, Sizing, Targets, compared
+from hwsim.search.training_size import size_training
 from hwsim.specs.strategy import COLUMN_NAMES
+from hwsim.units import parse
 
 DEFAULT_HARDWARE = "h100-sxm-80"
 TASKS = ("train", "finetune", "infer")
+MOST_NEEDED, MOST_FASTEST, MOST_SERVING = 65_536, 16_384, 1024
+"""Most devices where nobody says: for a rate, for the fastest within limits (as large as jobs were by 2024), to serve."""
 COLUMNS = tuple(name for name in COLUMN_NAMES if name not in ("devices", "global_batch", "seq_len"))
 """Arguments that say a training strategy outright."""
 
@@ -177,4 +182,170 @@ def _refuse_others(given: Mapping[str, Any], known: Sequence[str], task: str) ->
     arguments.named(given, known)
 
 
-__all__ = ["sensitivity"]
+def size(
+    model: ModelLike,
+    hardware: HardwareLike | Sequence[HardwareLike] = DEFAULT_HARDWARE,
+    *,
+    task: str = "train",
+    tokens: float | str | None = None,
+    target_days: float | None = None,
+    budget_usd: float | None = None,
+    target_tokens_per_s: float | None = None,
+    qps: float | None = None,
+    ttft_ms: float | None = None,
+    tpot_ms: float | None = None,
+    percentile: int | None = None,
+    power_cap: float | str | None = None,
+    headroom: float = 0.1,
+    max_gpus: int | None = None,
+    progress: Callable[[str], object] | None = None,
+    **given: Any,
+) -> Sizing:
+    """Find how many devices a target needs: whole nodes of the hardware that meets it at least cost.
+
+    Parameters
+    ----------
+    model, hardware
+        As for `plan`; a list of hardware is compared.
+    task
+        `train`, `finetune`, or `infer` (the smallest deployment of `plan_inference`).
+    tokens, target_days, budget_usd
+        A token budget with a deadline [day] (fewest devices), with a budget of rent [USD] (fastest that keeps it), or
+        with both (fewest devices for the deadline, within the budget).
+    target_tokens_per_s
+        Slowest mean throughput that will do (of output, for task infer) [1/s].
+    qps, ttft_ms, tpot_ms, percentile
+        Traffic to serve, and the latencies that so many percent (95) of the requests must keep.
+    power_cap
+        Most mean power of the nodes, cooling not counted: `"2 MW"` or watts.
+    headroom
+        Share of time that is lost to failures, restarts and stragglers: it makes no tokens, but is paid for.
+    max_gpus
+        Most devices; default: 65,536; 16,384 where the fastest is asked for; 1,024 to serve.
+    progress
+        Called with what is planned next.
+    given
+        Fields of the job, `pin`, `settings`, `profiles`, as for `plan`.
+
+    Returns
+    -------
+    Sizing
+        `.answer`, `.without`, `.runner_up`, `.considered`, `.to_dict()`, `.to_frame()`.
+
+    Raises
+    ------
+    UsageError, InputFileError
+        For wrong arguments and files, and targets that are missing or contradict each other.
+    InfeasibleError
+        If no number of devices meets the targets: what binds, by how much, and the nearest fix.
+    """
+    arguments.choice("task", task, TASKS)
+    if arguments.numbers("headroom", headroom, 0.0, 0.9).ndim:
+        msg = "headroom: must be one number"
+        raise UsageError(msg)
+    if max_gpus is not None:
+        arguments.whole("max_gpus", max_gpus, arguments.MAX_DEVICES)
+    targets = Targets(
+        tokens=arguments.token_budget(tokens, model),
+        days=target_days,
+        budget_usd=budget_usd,
+        tokens_per_s=target_tokens_per_s,
+        qps=qps,
+        power_w=watts("power_cap", power_cap),
+    )
+    promised = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "percentile": percentile}
+    check_targets(task, targets, promised)
+    machines = _machines(hardware)
+    if task == "infer":
+        return _sized_serving(model, machines, targets, promised, headroom, max_gpus or MOST_SERVING, given, progress)
+    _refuse_others(given, (*arguments.JOB, *OTHERS, "settings", "pin"), "train")
+    most = max_gpus or (MOST_FASTEST if targets.needed is None else MOST_NEEDED)
+    found = []
+    for machine in machines:
+        request = make_request(model, machine, 1, **given)
+        found.append(size_training(request, targets, headroom, most, progress))
+    return compared(_once(found), targets, headroom)
+
+
+def watts(name: str, value: float | str | None) -> float | None:
+    """A power: a number of watts, or text with a unit. [W]"""
+    if isinstance(value, str):
+        try:
+            value = parse(value, "w")
+        except ValueError as error:
+            msg = f"{name}: {error}"
+            raise UsageError(msg) from None
+    arguments.positive(name, value)
+    return None if value is None else float(value)
+
+
+def check_targets(task: str, targets: Targets, promised: Mapping[str, Any]) -> None:
+    """Refuse targets that are no numbers, are missing, contradict each other, or belong to another task."""
+    asked_for = targets.to_dict()
+    for name, value in asked_for.items():
+        arguments.positive(name, value)
+    arguments.target_tokens_per_s(targets.tokens, targets.days, targets.tokens_per_s)
+    strange = ["tokens", "target_days", "budget_usd"] if task == "infer" else ["qps", *promised]
+    for name in strange:
+        if {**asked_for, **promised}.get(name) is not None:
+            msg = f"{name}: is for {'training' if task == 'infer' else 'task infer'}"
+            raise UsageError(msg)
+    if task == "infer":
+        if (targets.qps is None) == (targets.tokens_per_s is None):
+            msg = "size for task infer needs one of qps and target_tokens_per_s: how much traffic is there?"
+            raise UsageError(msg)
+        return
+    if targets.budget_usd is not None and targets.tokens is None:
+        msg = "budget_usd needs tokens (a budget for which tokens?)"
+        raise UsageError(msg)
+    if targets.needed is None and targets.budget_usd is None and targets.power_w is None:
+        msg = (
+            "needs a target: tokens with target_days or budget_usd, target_tokens_per_s, power_cap, or qps (task infer)"
+        )
+        raise UsageError(msg)
+
+
+def _machines(hardware: Any) -> list[Any]:
+    """One kind of hardware, or several."""
+    items = list(hardware) if isinstance(hardware, list | tuple) else [hardware]
+    if not items:
+        msg = "hardware: none given"
+        raise UsageError(msg)
+    return items
+
+
+def _once(machines: list[Machine]) -> list[Machine]:
+    """Machines of different names."""
+    names = [machine.name for machine in machines]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        msg = f"hardware: {twice[0]} is given twice"
+        raise UsageError(msg)
+    return machines
+
+
+def _sized_serving(
+    model: ModelLike, machines: list[Any], targets: Targets, promised: dict[str, Any], headroom: float, most: int,
+    given: dict[str, Any], progress: Callable[[str], object] | None,
+) -> Sizing:  # fmt: skip
+    """The same for a deployment that serves."""
+    from hwsim.asking_inference import JOB, make_serving_request
+    from hwsim.search.serving_size import size_serving
+
+    _refuse_others(given, (*JOB, *OTHERS, "engine", "engine_overhead", "precision", "settings", "pin", "seed"), "infer")
+    promise = (promised["ttft_ms"], promised["tpot_ms"], promised["percentile"] or 95)
+    found = []
+    for machine in machines:
+        request = make_serving_request(model, machine, most, targets.qps, promise, **given)
+        output = float(request.served.job.output_len)
+        qps = targets.qps or (targets.tokens_per_s or 0.0) / output
+        bounds = request.promise
+        targets = replace(
+            targets, qps=qps, request_tokens=output, ttft_s=bounds.ttft_s, tpot_s=bounds.tpot_s,
+            percentile=bounds.percentile if bounds.given else None,
+        )  # fmt: skip
+        found.append(size_serving(replace(request, qps=qps), targets, headroom, progress))
+    return compared(_once(found), targets, headroom)
+
+
+__all__ = ["sensitivity", "size"]
