@@ -9,20 +9,21 @@ from typing import Any
 
 from hwsim import arguments
 from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, make_request
+from hwsim.asking_targets import check_targets, watts
 from hwsim.errors import InfeasibleError, UsageError
 from hwsim.search.cases import SERVING, TRAINING, ServingCase, TrainingCase
-from hwsim.search.plan import Request, best_on, strategy_of, why_none
+from hwsim.search.plan import Request, best_on, nearest_fix, strategy_of, why_none
 from hwsim.search.sensitivity import BY_OBJECTIVE, Replan, Sensitivity
 from hwsim.search.sensitivity import sensitivity as turn_levers
-from hwsim.search.sizing import Machine, Sizing, Targets, compared
+from hwsim.search.sizing import Machine, Sizing, compared
+from hwsim.search.targets import Targets
 from hwsim.search.training_size import size_training
 from hwsim.specs.strategy import COLUMN_NAMES
-from hwsim.units import parse
 
 DEFAULT_HARDWARE = "h100-sxm-80"
 TASKS = ("train", "finetune", "infer")
 MOST_NEEDED, MOST_FASTEST, MOST_SERVING = 65_536, 16_384, 1024
-"""Most devices where nobody says: for a rate, for the fastest within limits (as large as jobs were by 2024), to serve."""
+"""Most devices where nobody says: for a rate, for the fastest within limits (as jobs of 2024 were), to serve."""
 COLUMNS = tuple(name for name in COLUMN_NAMES if name not in ("devices", "global_batch", "seq_len"))
 """Arguments that say a training strategy outright."""
 
@@ -111,12 +112,12 @@ def _training(
         case = TrainingCase(setting, s, arguments.longest_sequence(setting.model))
     else:
         request = make_request(model, hardware, gpus, objective=goal, pin=pin, **job)
-        case = planned(request)
+        case = planned(request, fix=True)
     return case, lambda machine: planned(replace(request, hardware=machine)), BY_OBJECTIVE["training"][goal]
 
 
-def planned(request: Request) -> TrainingCase:
-    """The best plan on the devices of a request.
+def planned(request: Request, *, fix: bool = False) -> TrainingCase:
+    """The best plan on the devices of a request; `fix`: look for the nearest change that fits where none does.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def planned(request: Request) -> TrainingCase:
     """
     best, found = best_on(request)
     if best is None:
-        raise InfeasibleError(why_none(request, found))
+        raise InfeasibleError(f"{why_none(request, found)} {nearest_fix(request, found) if fix else ''}".strip())
     return TrainingCase(request.setting, strategy_of(best), arguments.longest_sequence(request.model))
 
 
@@ -265,44 +266,6 @@ def size(
         request = make_request(model, machine, 1, **given)
         found.append(size_training(request, targets, headroom, most, progress))
     return compared(_once(found), targets, headroom)
-
-
-def watts(name: str, value: float | str | None) -> float | None:
-    """A power: a number of watts, or text with a unit. [W]"""
-    if isinstance(value, str):
-        try:
-            value = parse(value, "w")
-        except ValueError as error:
-            msg = f"{name}: {error}"
-            raise UsageError(msg) from None
-    arguments.positive(name, value)
-    return None if value is None else float(value)
-
-
-def check_targets(task: str, targets: Targets, promised: Mapping[str, Any]) -> None:
-    """Refuse targets that are no numbers, are missing, contradict each other, or belong to another task."""
-    asked_for = targets.to_dict()
-    for name, value in asked_for.items():
-        arguments.positive(name, value)
-    arguments.target_tokens_per_s(targets.tokens, targets.days, targets.tokens_per_s)
-    strange = ["tokens", "target_days", "budget_usd"] if task == "infer" else ["qps", *promised]
-    for name in strange:
-        if {**asked_for, **promised}.get(name) is not None:
-            msg = f"{name}: is for {'training' if task == 'infer' else 'task infer'}"
-            raise UsageError(msg)
-    if task == "infer":
-        if (targets.qps is None) == (targets.tokens_per_s is None):
-            msg = "size for task infer needs one of qps and target_tokens_per_s: how much traffic is there?"
-            raise UsageError(msg)
-        return
-    if targets.budget_usd is not None and targets.tokens is None:
-        msg = "budget_usd needs tokens (a budget for which tokens?)"
-        raise UsageError(msg)
-    if targets.needed is None and targets.budget_usd is None and targets.power_w is None:
-        msg = (
-            "needs a target: tokens with target_days or budget_usd, target_tokens_per_s, power_cap, or qps (task infer)"
-        )
-        raise UsageError(msg)
 
 
 def _machines(hardware: Any) -> list[Any]:

@@ -113,6 +113,8 @@ def sensitivity(
     s.check_picture(picture)
     with turning(replan) as begin:
         found = hwsim.sensitivity(model, hardware, **asked, progress=begin)
+    if not found.base.fits:
+        typer.echo(f"hwsim: warning: this strategy does not fit in device memory: {found.base.note}", err=True)
     shown = metric or found.metric
     if picture:
         from hwsim.report.sensitivity import plot

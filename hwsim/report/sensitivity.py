@@ -68,7 +68,7 @@ def headline(found: Sensitivity, metric: str) -> str:
 
 def _matters(each: Effect) -> bool:
     """Whether a lever changes anything that is read off, or makes a machine too small."""
-    return (each.kind != "job" and not all(each.fits.values())) or max(
+    return (each.kind != "job" and not (each.runs("low") and each.runs("high"))) or max(
         each.swing(name) for name in each.metrics
     ) > NOTICED
 
@@ -112,7 +112,7 @@ def _now(each: Effect) -> str:
 def _shift(each: Effect, metric: str, end: str) -> str:
     """The change of a metric at an end."""
     share = each.shift(metric, end)
-    if not each.fits[end]:
+    if not each.runs(end):
         return "no fit" if share is not None or each.kind != "job" else "n/a"
     return "n/a" if share is None else f"{share:+.1%}"
 
@@ -122,7 +122,7 @@ def tornado(each: Effect, metric: str, top: float) -> str:
     cells = [" "] * HALF + ["│"] + [" "] * HALF
     ends = [("low", EMPTY), ("high", FULL)]
     for end, mark in sorted(ends, key=lambda pair: -abs(each.shift(metric, pair[0]) or 0.0)):
-        share = each.shift(metric, end) if each.fits[end] else None
+        share = each.shift(metric, end) if each.runs(end) else None
         length = round(HALF * abs(share or 0.0) / top) if top > 0 else 0
         for i in range(1, length + 1):
             cells[HALF + i if (share or 0.0) > 0 else HALF - i] = mark
@@ -130,7 +130,9 @@ def tornado(each: Effect, metric: str, top: float) -> str:
 
 
 def _notes(levers: Sequence[Effect]) -> list[str]:
-    """Ends that do not run, and ends where another plan is better."""
+    """Ends that do not run, and ends where another plan is better; nothing where no end runs."""
+    if not all(each.base_fits for each in levers):
+        return []
     return [f"{NOTES[end]} {each.name}: {note}" for each in levers for end, note in each.notes.items()]
 
 
@@ -182,7 +184,7 @@ def _bars(axes: Any, each: Effect, metric: str, place: int, colours: Mapping[str
     sides, longest = {"low": -1.0, "high": 1.0}, 0.0
     for end in sorted(colours, key=lambda end: -abs(each.shift(metric, end) or 0.0)):
         share = 100.0 * (each.shift(metric, end) or 0.0)
-        if not each.fits[end]:
+        if not each.runs(end):
             text = "does not fit" if each.kind != "job" or each.shift(metric, end) is not None else ""
             axes.text(sides[end] * 0.03 * widest, place, text, fontsize=7, va="center",
                       ha="left" if sides[end] > 0 else "right", color=colours[end])  # fmt: skip

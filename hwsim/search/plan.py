@@ -154,7 +154,7 @@ def plan_training(request: Request) -> Plan:
     for devices in counts:
         _search(request, devices, found)
     if not found.best:
-        raise InfeasibleError(f"{why_none(request, found)} {_nearest_fix(request, found)}".strip())
+        raise InfeasibleError(f"{why_none(request, found)} {nearest_fix(request, found)}".strip())
     ranked = sorted(found.best.values(), key=lambda item: (item[0], item[1]))
     ranked = [item for item in ranked if item[3].devices == request.devices or request.target_tokens_per_s]
     considered = ranked if request.target_tokens_per_s else ranked[: request.top]
@@ -278,7 +278,7 @@ def plain(name: str, value: float) -> str:
     return str(plain_value(name, value)).lower()
 
 
-def _nearest_fix(request: Request, found: Found) -> str:
+def nearest_fix(request: Request, found: Found) -> str:
     """Smallest doubling of the devices that fits; nothing where no strategy is legal."""
     if not np.isfinite(found.closest_bytes):
         return ""

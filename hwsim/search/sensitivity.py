@@ -57,15 +57,21 @@ class Effect:
     notes: dict[str, str]
     """Why an end does not run, and where another plan was found better."""
 
+    base_fits: bool = True
+
+    def runs(self, end: str) -> bool:
+        """Whether an end counts: it runs, or nothing does."""
+        return self.fits[end] or not self.base_fits
+
     def gain(self, metric: str) -> tuple[float, str]:
         """The better end's relative gain in a metric, and that end; 0 where neither gains."""
         sign = 1.0 if METRICS[metric].more_is_better else -1.0
-        found = [(sign * (self.shift(metric, end) or 0.0), end) for end in ("low", "high") if self.fits[end]]
+        found = [(sign * (self.shift(metric, end) or 0.0), end) for end in ("low", "high") if self.runs(end)]
         return max([(0.0, "high"), *found])
 
     def swing(self, metric: str) -> float:
         """Largest relative change of a metric at an end that runs. [-]"""
-        return max((abs(self.shift(metric, end) or 0.0) for end in ("low", "high") if self.fits[end]), default=0.0)
+        return max((abs(self.shift(metric, end) or 0.0) for end in ("low", "high") if self.runs(end)), default=0.0)
 
     def shift(self, metric: str, end: str) -> float | None:
         """Relative change of a metric at an end; none where nobody knows. [-]"""
@@ -147,7 +153,7 @@ class Sensitivity:
 
     def _lost(self, each: Effect, end: str) -> bool:
         """Whether a plan that runs does not at an end of a lever of the machine."""
-        return self.base.fits and not each.fits[end] and each.kind != "job"
+        return not each.runs(end) and each.kind != "job"
 
     def __repr__(self) -> str:
         first = self.sentences()[:1]
@@ -235,6 +241,7 @@ def _effect(lever: Turned, base: Reading, ends: Mapping[str, Reading]) -> Effect
         *lever[:5], low_value, high_value, metrics,
         fits={end: reading.fits for end, reading in ends.items()},
         notes={end: reading.note for end, reading in ends.items() if reading.note},
+        base_fits=base.fits,
     )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from hwsim.costs.money import rent_usd_per_s
 from hwsim.errors import InfeasibleError
 from hwsim.ops.count import parameters
 from hwsim.search.serving_plan import ServingRequest, plan_serving
-from hwsim.search.sizing import Machine, Option, Targets, Verdict, best_of
+from hwsim.search.sizing import Machine, best_of
+from hwsim.search.targets import Option, Targets, Verdict
 
 FORWARD = 2.0
 """FLOPs per parameter and token: a multiply and an add."""
@@ -47,7 +48,7 @@ def size_serving(
         binds = (
             f"{served.model.name} on {served.hardware.name}: the thriftiest deployment that keeps the promise, "
             f"{nearest.devices:,} devices, misses the power cap: {Verdict(nearest, targets, headroom).why}. "
-            f"Nearest fix: --power-cap '{ceil(nearest.power_w or 0.0):,} W'.".replace(",", "")
+            f"Nearest fix: --power-cap '{ceil(nearest.power_w or 0.0)} W'."
         )
     if headroom > 0.0 and not binds:
         options += _deployments(request, 0.0)[0]

@@ -9,10 +9,12 @@ from math import ceil
 import numpy as np
 
 from hwsim.analytic.counted import step_flops
+from hwsim.costs.money import cost_usd
 from hwsim.errors import UsageError
 from hwsim.search.counting import Trials, seek_largest, seek_smallest
-from hwsim.search.plan import Request, best_on, why_none
-from hwsim.search.sizing import Machine, Option, Targets, Verdict, best_of
+from hwsim.search.plan import Request, best_on, nearest_fix, why_none
+from hwsim.search.sizing import Machine, best_of
+from hwsim.search.targets import Option, Targets, Verdict
 from hwsim.specs.strategy import strategies
 from hwsim.units import show
 
@@ -137,7 +139,9 @@ def _binds(sizer: Sizer, targets: Targets, headroom: float) -> str:
         verdicts = [Verdict(sizer.option(sizer.most), targets, headroom)]
     planned = [verdict for verdict in verdicts if verdict.option.plan is not None]
     if not planned:
-        return f"{verdicts[-1].option.why} Nearest fix: more devices (--max-gpus {2 * sizer.most * sizer.node})."
+        asked = sizer.request.on(verdicts[-1].option.devices)
+        fix = nearest_fix(asked, best_on(asked)[1]).replace("--gpus", "--max-gpus")
+        return f"{verdicts[-1].option.why} {fix}".strip()
     fast = [verdict for verdict in planned if "rate" not in verdict.faults]
     if not fast:
         return f"{where}: {_too_slow(sizer, max(planned, key=lambda one: one.rate), targets, headroom)}"
@@ -147,7 +151,15 @@ def _binds(sizer: Sizer, targets: Targets, headroom: float) -> str:
     fix = " and ".join(fixes[name] for name in nearest.faults)
     said = f"{where}: the nearest that {'is fast enough' if targets.needed else 'fits'}, {made.devices:,} devices, "
     said += f"misses the {' and the '.join({'budget': 'budget', 'power': 'power cap'}[n] for n in nearest.faults)}"
-    return f"{said}: {nearest.why}. Nearest fix: {fix}{_later(sizer, targets, headroom)}."
+    ideal = f"; at 100 % MFU it would be {show(floor, 'usd')}" if (floor := _floor_usd(sizer, targets)) else ""
+    return f"{said}: {nearest.why}{ideal}. Nearest fix: {fix}{_later(sizer, targets, headroom)}."
+
+
+def _floor_usd(sizer: Sizer, targets: Targets) -> float | None:
+    """Rent for the tokens at the peak rate of the devices; none where no budget is given. [USD]"""
+    if targets.budget_usd is None or targets.tokens is None:
+        return None
+    return float(cost_usd(sizer.request.hardware.accelerator, sizer.least_devices(targets.tokens), 1.0))
 
 
 def _too_slow(sizer: Sizer, fastest: Verdict, targets: Targets, headroom: float) -> str:
@@ -158,7 +170,7 @@ def _too_slow(sizer: Sizer, fastest: Verdict, targets: Targets, headroom: float)
     rate = f"{show(needed, 'count')} tokens/s"
     asked = f"{show(targets.days, 'days')} ({rate})" if targets.days else rate
     said = f"the target of {asked} is missed{lost}: the fastest of up to "
-    said += f"{most:,} devices, {fastest.option.devices:,}, {fastest.why}"
+    said += f"{most:,} devices, {fastest.option.devices:,}, reaches {fastest.why}"
     fixes = []
     larger = Sizer(sizer.request, MOST_DEVICES, sizer.progress)
     nodes = ceil(fastest.option.nodes / reached(fastest))
