@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         plan,
     )
     from hwsim.checking import calibrate, validate_published, validate_pytorch
+    from hwsim.deciding import sensitivity, size
     from hwsim.scenario_api import resolve_scenario, scenario_schema, scenario_template, whatif
     from hwsim.serving_api import estimate_inference, plan_inference, simulate_serving
     from hwsim.specs.library import load_grid, load_prices
@@ -42,7 +43,9 @@ __all__ = [
     "resolve_scenario",
     "scenario_schema",
     "scenario_template",
+    "sensitivity",
     "simulate_serving",
+    "size",
     "validate_published",
     "validate_pytorch",
     "whatif",
@@ -53,6 +56,7 @@ ELSEWHERE = {
     "hwsim.checking": ("calibrate", "validate_published", "validate_pytorch"),
     "hwsim.specs.library": ("load_grid", "load_prices"),
     "hwsim.scenario_api": ("resolve_scenario", "scenario_schema", "scenario_template", "whatif"),
+    "hwsim.deciding": ("sensitivity", "size"),
     "hwsim.serving_api": ("estimate_inference", "plan_inference", "simulate_serving"),
 }
 """What is loaded from elsewhere than the facade, by module."""

@@ -27,6 +27,8 @@ WHOLE = {"batch": arguments.MAX_BATCH, "input_len": arguments.MAX_SEQ_LEN, "outp
 REAL = {"images": (0.0, 1e4), "prefix_hit": (0.0, 1.0), "skew": (0.0, 4.0), "acceptance": (0.0, 0.999)}
 JOB = (*CHOICES, *WHOLE, *REAL, "draft_tokens", "draft")
 """Fields of the job that flags, keyword arguments and ``--set job.NAME=VALUE`` give."""
+PROMISES = ("qps", "ttft_ms", "tpot_ms", "percentile")
+"""Traffic, and what is promised of it."""
 MILLI = 1e-3
 PRECISIONS = {"fp16": "bf16", "fp32": "bf16", "tf32": "bf16"}
 

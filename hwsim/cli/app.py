@@ -9,12 +9,24 @@ from typing import Any
 import typer
 
 from hwsim import __version__
-from hwsim.cli import calibrate, catalog, estimate, fit, infer, planning, simulate, validate, whatif
+from hwsim.cli import (
+    calibrate,
+    catalog,
+    estimate,
+    fit,
+    infer,
+    planning,
+    sensitivity,
+    simulate,
+    size,
+    validate,
+    whatif,
+)  # fmt: skip
 from hwsim.errors import HwsimError, did_you_mean
 
 CommandLineError: Any = typer.BadParameter.__mro__[2]
 """Base of typer's errors about flags: typer brings its own click or uses the installed one."""
-NOT_BUILT = ("sensitivity", "size", "faq", "report", "export")
+NOT_BUILT = ("faq", "report", "export")
 """Commands of the contract that are still to come."""
 CLEARER = {
     r"^Invalid value for ": "",
@@ -44,6 +56,8 @@ news = typer.Typer(no_args_is_help=True, help="Files to start from.", context_se
 hardware = typer.Typer(no_args_is_help=True, help="List, show and check hardware profiles.", context_settings=CONTEXT)
 
 app.command("plan")(planning.plan)
+app.command("sensitivity")(sensitivity.sensitivity)
+app.command("size")(size.size)
 estimates.command("train")(estimate.train)
 estimates.command("infer")(infer.infer)
 simulates.command("serving")(simulate.serving)

@@ -22,7 +22,8 @@ def _models(incomplete: str) -> list[str]:
     return [name for name in (*names(MODELS), *aliases()) if name.startswith(incomplete.lower())]
 
 
-def _hardware(incomplete: str) -> list[str]:
+def complete_hardware(incomplete: str) -> list[str]:
+    """Names of hardware that begin so."""
     from hwsim.specs.library import ACCELERATORS, CLUSTERS, names
 
     return [name for kind in (ACCELERATORS, CLUSTERS) for name in names(kind) if name.startswith(incomplete.lower())]
@@ -64,7 +65,10 @@ ModelFlag = Annotated[
 HardwareFlag = Annotated[
     str,
     typer.Option(
-        "--hardware", help="Accelerator or cluster preset, or a YAML.", autocompletion=_hardware, rich_help_panel=WORK
+        "--hardware",
+        help="Accelerator or cluster preset, or a YAML.",
+        autocompletion=complete_hardware,
+        rich_help_panel=WORK,
     ),
 ]
 GpusFlag = Annotated[

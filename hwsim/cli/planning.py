@@ -17,22 +17,46 @@ if TYPE_CHECKING:
     from hwsim.search.plan import Plan
 
 TARGET = "Target"
+GpusFlag = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus",
+        "--devices",
+        "--chips",
+        help="How many devices (8; to serve --qps: up to 256).",
+        rich_help_panel=o.WORK,
+    ),
+]
+TaskFlag = Annotated[str, typer.Option("--task", help="train, finetune or infer.", rich_help_panel=o.JOB)]
+PercentileFlag = Annotated[
+    int | None,
+    typer.Option("--percentile", help="Of the requests that must keep the promise (95).", rich_help_panel=s.TRAFFIC),
+]
+TokensFlag = Annotated[
+    str | None,
+    typer.Option("--tokens", help="Token budget, e.g. 15T, or optimal: adds days and cost.", rich_help_panel=TARGET),
+]
+DaysFlag = Annotated[float | None, typer.Option("--target-days", help="Deadline for --tokens.", rich_help_panel=TARGET)]
+RateFlag = Annotated[
+    float | None,
+    typer.Option("--target-tokens-per-s", help="Slowest throughput that will do.", rich_help_panel=TARGET),
+]
+ObjectiveFlag = Annotated[
+    str, typer.Option("--objective", help="throughput, latency, cost or energy.", rich_help_panel=TARGET)
+]
+PinFlag = Annotated[
+    list[str],
+    typer.Option(
+        "--pin", help="Fix a choice: tp=8, recompute=full, micro_batch=1,2. Repeatable.", rich_help_panel=TARGET
+    ),
+]
 
 
 def plan(
     model: o.ModelFlag,
-    gpus: Annotated[
-        int | None,
-        typer.Option(
-            "--gpus",
-            "--devices",
-            "--chips",
-            help="How many devices (8; to serve --qps: up to 256).",
-            rich_help_panel=o.WORK,
-        ),
-    ] = None,
+    gpus: GpusFlag = None,
     hardware: o.HardwareFlag = "h100-sxm-80",
-    task: Annotated[str, typer.Option("--task", help="train, finetune or infer.", rich_help_panel=o.JOB)] = "train",
+    task: TaskFlag = "train",
     global_batch: o.BatchFlag = None,
     seq_len: o.SeqFlag = None,
     precision: o.PrecisionFlag = None,
@@ -61,28 +85,11 @@ def plan(
     qps: s.Qps = None,
     ttft_ms: s.TtftMs = None,
     tpot_ms: s.TpotMs = None,
-    percentile: Annotated[
-        int | None,
-        typer.Option(
-            "--percentile", help="Of the requests that must keep the promise (95).", rich_help_panel=s.TRAFFIC
-        ),
-    ] = None,
-    tokens: Annotated[
-        str | None,
-        typer.Option(
-            "--tokens", help="Token budget, e.g. 15T, or optimal: adds days and cost.", rich_help_panel=TARGET
-        ),
-    ] = None,
-    target_days: Annotated[
-        float | None, typer.Option("--target-days", help="Deadline for --tokens.", rich_help_panel=TARGET)
-    ] = None,
-    target_tokens_per_s: Annotated[
-        float | None,
-        typer.Option("--target-tokens-per-s", help="Slowest throughput that will do.", rich_help_panel=TARGET),
-    ] = None,
-    objective: Annotated[
-        str, typer.Option("--objective", help="throughput, latency, cost or energy.", rich_help_panel=TARGET)
-    ] = "throughput",
+    percentile: PercentileFlag = None,
+    tokens: TokensFlag = None,
+    target_days: DaysFlag = None,
+    target_tokens_per_s: RateFlag = None,
+    objective: ObjectiveFlag = "throughput",
     picture: Annotated[
         str | None,
         typer.Option(
@@ -90,12 +97,7 @@ def plan(
         ),
     ] = None,
     top: Annotated[int, typer.Option("--top", help="Plans to show.", rich_help_panel=TARGET)] = 10,
-    pin: Annotated[
-        list[str],
-        typer.Option(
-            "--pin", help="Fix a choice: tp=8, recompute=full, micro_batch=1,2. Repeatable.", rich_help_panel=TARGET
-        ),
-    ] = [],  # noqa: B006
+    pin: PinFlag = [],  # noqa: B006
     settings: o.SetFlag = [],  # noqa: B006
     profiles: o.ProfilesFlag = None,
     prices: Annotated[
@@ -145,7 +147,7 @@ def plan(
         msg = f"--{next(iter(serving)).replace('_', '-')} needs --task infer"
         raise UsageError(msg)
     gpus = 8 if gpus is None else gpus
-    budget = tokens if tokens == "optimal" else o.count("--tokens", tokens)
+    budget = token_count(tokens)
     asked = o.given(tokens=budget, target_days=target_days, target_tokens_per_s=target_tokens_per_s)
     asked |= o.given(prices=prices, grid=grid)
     search: dict[str, Any] = {
@@ -161,6 +163,11 @@ def plan(
         return plan_view(cast("Plan", result), call)
 
     emit(result.to_dict, lambda: [plan.to_dict() for plan in result.plans], table, (out, as_json, output))
+
+
+def token_count(tokens: str | None) -> float | str | None:
+    """A token budget: a number, or the word that stands for one."""
+    return tokens if tokens == "optimal" else o.count("--tokens", tokens)
 
 
 PLAIN = {"objective": "throughput", "top": 10, "task": "train"}

@@ -68,6 +68,12 @@ class Network:
         launch_s = max(link.tier.launch_s(kind, library) for link in self.links) if library else 0.0
         return np.where((np.asarray(total_bytes) > 0) & (result > 0.0), np.maximum(result, launch_s), 0.0)
 
+    @property
+    def joining(self) -> set[str]:
+        """Names of the tiers that join anything in a job of this size."""
+        within = (1, *(link.domain for link in self.links))
+        return {link.tier.name for link, inside in zip(self.links, within, strict=False) if link.domain > inside}
+
     def ring_shares(self, group: Group) -> dict[str, Numeric]:
         """Share of what a device of the group sends round its ring that leaves through each tier."""
         return self._shares(group, lambda inside, outside: topology.boundary_share(inside, outside, group.size))

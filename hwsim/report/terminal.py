@@ -17,6 +17,7 @@ TABLE_WIDTH, LEAST_WIDTH, GAP = 120, 18, 2
 FULL, EMPTY = "█", "░"
 ASCII = str.maketrans(
     {FULL: "#", EMPTY: ".", "·": "-", "–": "-", "×": "x", "─": "-", "━": "-", "…": ".", "±": "+-", "−": "-"}
+    | {"│": "|", "→": ">"}
 )
 
 

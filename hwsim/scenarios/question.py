@@ -20,7 +20,7 @@ T = TypeVar("T")
 TASKS = ("train", "finetune", "infer")
 AIMS = {
     "train": ("tokens", "target_days", "target_tokens_per_s"),
-    "infer": ("qps", "ttft_ms", "tpot_ms", "percentile"),
+    "infer": asking_inference.PROMISES,
 }
 """What a plan is held against, by task."""
 COMMON = ("task", "model", "hardware", "gpus", "objective", "grid", "prices")

@@ -143,6 +143,11 @@ class Request:
     usual_batch: Callable[[int], int] | None = None
     """Global batch by number of devices, where the user chose none."""
 
+    @property
+    def setting(self) -> Setting:
+        """What a strategy is evaluated in."""
+        return Setting(self.model, self.hardware, self.job, self.devices)
+
     def on(self, devices: int) -> Request:
         """The same request on another number of devices."""
         batch = self.job.global_batch if self.usual_batch is None else self.usual_batch(devices)
@@ -163,7 +168,7 @@ def plan_training(request: Request) -> Plan:
     for devices in counts:
         _search(request, devices, found)
     if not found.best:
-        raise InfeasibleError(_why(request, found))
+        raise InfeasibleError(f"{why_none(request, found)} {nearest_fix(request, found)}".strip())
     ranked = sorted(found.best.values(), key=lambda item: (item[0], item[1]))
     ranked = [item for item in ranked if item[3].devices == request.devices or request.target_tokens_per_s]
     considered = ranked if request.target_tokens_per_s else ranked[: request.top]
@@ -184,6 +189,16 @@ def plan_training(request: Request) -> Plan:
         tokens=request.tokens,
         target_tokens_per_s=request.target_tokens_per_s,
     )
+
+
+def best_on(request: Request) -> tuple[TrainingEstimate | None, Found]:
+    """The best strategy on exactly the devices asked for, if any fits, and what the search saw."""
+    found = Found()
+    _search(request, request.devices, found)
+    if not found.best:
+        return None, found
+    _, _, index, space = min(found.best.values(), key=lambda item: (item[0], item[1]))
+    return _detail(request, [(index, space)])[0], found
 
 
 def device_counts(request: Request) -> list[int]:
@@ -255,8 +270,8 @@ def _reach(request: Request) -> float:
     return min(REACH * request.devices, MOST_DEVICES, request.hardware.cluster.most_devices)
 
 
-def _why(request: Request, found: Found) -> str:
-    """Name what binds and the nearest change that fits."""
+def why_none(request: Request, found: Found) -> str:
+    """Name what binds where nothing fits, and by how much."""
     where = f"{request.model.name} on {request.devices} x {request.hardware.accelerator.name}"
     capacity = request.hardware.accelerator.memory.usable
     usable, needed = capacity * (1.0 - HEADROOM), found.closest_bytes
@@ -268,7 +283,7 @@ def _why(request: Request, found: Found) -> str:
     return (
         f"{where}: out of memory: the smallest strategy needs {show(needed, 'bytes')} a device of "
         f"{show(usable, 'bytes')} ({show(capacity, 'bytes')} less {HEADROOM:.0%} headroom), "
-        f"{show(needed / usable, 'count', 2)} times too much. {_nearest_fix(request)}"
+        f"{show(needed / usable, 'count', 2)} times too much."
     )
 
 
@@ -277,14 +292,16 @@ def plain(name: str, value: float) -> str:
     return str(plain_value(name, value)).lower()
 
 
-def _nearest_fix(request: Request) -> str:
-    """Smallest doubling of the devices that fits."""
+def nearest_fix(request: Request, found: Found) -> str:
+    """Smallest doubling of the devices that fits; nothing where no strategy is legal."""
+    if not np.isfinite(found.closest_bytes):
+        return ""
     devices = request.devices
     while devices * 2 <= _reach(request):
         devices *= 2
-        found = Found()
-        _search(request.on(devices), devices, found)
-        if found.best:
+        larger = Found()
+        _search(request.on(devices), devices, larger)
+        if larger.best:
             return f"Nearest fix: {devices} devices (--gpus {devices})."
     return "No number of devices within reach fits: try a device with more memory, or fewer pins."
 

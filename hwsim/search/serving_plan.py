@@ -17,8 +17,9 @@ from hwsim.analytic.steady import Steady, steady
 from hwsim.costs.money import rent_usd_per_s
 from hwsim.errors import InfeasibleError
 from hwsim.search.pareto import pareto_front
-from hwsim.search.serving_space import Layout, batches, columns, layouts, one
+from hwsim.search.serving_space import SIZES, Layout, batches, columns, layouts, one
 from hwsim.search.traffic import Held, Promise, most_traffic
+from hwsim.specs.strategy import Strategies
 from hwsim.units import HOUR_S, MILLION, show
 
 if TYPE_CHECKING:
@@ -229,6 +230,16 @@ def _plan(
         "power_w": devices * values["average_power_w_per_device"],
     }
     return InferenceEstimate(values)
+
+
+def whole_deployment(served: Served, plan: InferenceEstimate) -> tuple[Served, Strategies]:
+    """A plan with all its replicas as one static batch: its setting and its strategy."""
+    made, sizes = plan.deployment, plan.strategy
+    layout = Layout(**{name: sizes[name] for name in SIZES})
+    count = made["replicas"]
+    job = served.job.model_copy(update={"batch": count * sizes["batch"]})
+    wide = replace(layout, dp=layout.dp * count)
+    return replace(served, job=job, devices=made["devices"]), one(wide)
 
 
 def _score(request: ServingRequest, plan: InferenceEstimate) -> tuple[float, ...]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from hwsim import __version__
 from hwsim.formulas.ranges import Range as Bounds
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Facts, Paragraph, Section, Table
@@ -31,7 +30,7 @@ LEFT_OUT = DATA / "validation" / "left_out.csv"
 def provenance(inputs: Any, **more: str) -> dict[str, str]:
     """Versions, and a hash of everything that was asked: never a clock."""
     text = json.dumps(inputs, sort_keys=True, default=str)
-    known = {"hwsim": __version__, "input hash": hashlib.sha256(text.encode()).hexdigest()[:16], **more}
+    known = {"hwsim": _version("hwsim"), "input hash": hashlib.sha256(text.encode()).hexdigest()[:16], **more}
     return known | {name: _version(name) for name in LIBRARIES}
 
 
