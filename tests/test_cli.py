@@ -502,8 +502,8 @@ def test_completion_of_names():
     assert "llama-3-70b" in models
     assert all(name.startswith("llama-3") for name in models)
     assert options._models("LLAMA-3-70") == options._models("llama-3-70")
-    assert {"h100-sxm-80", "dgx-h100"} <= set(options._hardware(""))
-    assert options._hardware("nothing-like-this") == []
+    assert {"h100-sxm-80", "dgx-h100"} <= set(options.complete_hardware(""))
+    assert options.complete_hardware("nothing-like-this") == []
 
 
 @pytest.mark.skipif(not HWSIM.exists(), reason="hwsim is not installed as a command")

@@ -134,6 +134,14 @@ CapacityFlag = Annotated[
 GraphsFlag = Annotated[
     bool | None, typer.Option("--graphs/--no-graphs", help="Launch kernels from CUDA graphs.", rich_help_panel=JOB)
 ]
+ReportFlag = Annotated[
+    str | None,
+    typer.Option("--report", help="Write a report: one page (.html) or Markdown (.md).", rich_help_panel=OUTPUT),
+]
+AssetsFlag = Annotated[
+    str | None,
+    typer.Option("--assets", help="Folder for the report's figures as PNG, SVG and CSV.", rich_help_panel=OUTPUT),
+]
 FormatFlag = Annotated[Format, typer.Option("--format", help="How to print.", rich_help_panel=OUTPUT)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Short for --format json.", rich_help_panel=OUTPUT)]
 OutFlag = Annotated[

@@ -90,6 +90,38 @@ def refuse_unwritable(path: str | Path, flag: str) -> None:
         raise UsageError(msg)
 
 
+def check_report(path: str | None, assets: str | None, others: Mapping[str, str | None]) -> None:
+    """Refuse, before long work, a report that could not be written.
+
+    Raises
+    ------
+    UsageError
+        Naming the flag.
+    """
+    from hwsim.report.assets import SUFFIXES
+
+    if assets is not None and path is None:
+        msg = "--assets needs --report: the figures are those of a report"
+        raise UsageError(msg)
+    if path is not None and Path(path).suffix.lower() not in SUFFIXES:
+        msg = f"--report {shorten(path, 200)}: a report ends in .html or .md"
+        raise UsageError(msg)
+    check_targets({"--report": path, **others})
+
+
+def write_report(subject: Any, path: str | None, assets: str | None, profiles: str | None) -> None:
+    """Write the report that was asked for, if one was; the command line is how to get it again."""
+    if path is None:
+        return
+    import shlex
+
+    from hwsim.reporting import report
+
+    command = f"hwsim {shlex.join(sys.argv[1:])}"
+    report(subject, path, command=command, assets=assets, profiles=profiles)
+    sys.stderr.write(f"report: {path}\n")
+
+
 @contextmanager
 def progress(total: int, doing: str) -> Iterator[Callable[[str], None]]:
     """A bar on stderr, silent when nobody watches; what it gives is called with the name of each part as it begins."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hwsim.cli import options as o
-from hwsim.cli.output import check_targets, emit, progress, write_file
+from hwsim.cli.output import check_report, check_targets, emit, progress, write_file, write_report
 from hwsim.errors import InfeasibleError, UsageError
 
 
@@ -21,6 +21,8 @@ def whatif(
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print what is asked, every override worked out, and do nothing.")
     ] = False,
+    report: o.ReportFlag = None,
+    assets: o.AssetsFlag = None,
     profiles: o.ProfilesFlag = None,
     out: o.FormatFlag = o.Format.TABLE,
     as_json: o.JsonFlag = False,
@@ -32,7 +34,7 @@ def whatif(
     """
     from hwsim import scenario_api as api
 
-    check_targets({"-o": output})
+    check_report(report, assets, {"-o": output})
     changed = api.settings_of(settings)
     loaded = api.resolve_scenario(scenario, changed, profiles)
     if resolved:
@@ -44,6 +46,8 @@ def whatif(
 
     with progress(len(loaded.asked) + bool(loaded.scenario.sweep), "answering") as begin:
         result = run(loaded, profiles, begin)
+
+    write_report(result, report, assets, profiles)
 
     def table() -> list[object]:
         from hwsim.report.whatif import whatif_view

@@ -60,14 +60,14 @@ def serves(result: WhatIf) -> bool:
     return result.base.question.serves
 
 
-def figures(outcomes: Sequence[Outcome], serving: bool) -> list[str]:
+def figures_of(outcomes: Sequence[Outcome], serving: bool) -> list[str]:
     """The figures that any of them has."""
     return [name for name in SHOWN[serving] if any(name in outcome.measures for outcome in outcomes)]
 
 
 def comparison(result: WhatIf) -> Any:
     """One row per scenario: its figures, and how far each is from the base."""
-    names = figures(result.outcomes, serves(result))
+    names = figures_of(result.outcomes, serves(result))
     rows = []
     for outcome in result.outcomes:
         row = {"scenario": outcome.name, "fits": "yes" if outcome.fits else "no"}

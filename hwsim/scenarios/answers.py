@@ -175,6 +175,11 @@ def answer(asked: Asked) -> Outcome:
         found, plan, setting = _worked(asked)
     except InfeasibleError as error:
         return nothing(asked.question, str(error))
+    return completed(asked, found, plan, setting)
+
+
+def completed(asked: Asked, found: Estimate, plan: Plan | ServingPlan | None, setting: Setting | Served) -> Outcome:
+    """An answer that was found, billed and measured."""
     values = found.to_dict()
     spent = _bill(asked, found, setting)
     run = {

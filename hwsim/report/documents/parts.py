@@ -61,9 +61,12 @@ def bill_section(bill: Bill, per: str) -> Section:
     """Rent, ownership, energy and carbon with their ranges, and where each constant is from."""
     rents = {RENTS[kind]: amount for kind, amount in bill.rent_usd.items() if amount is not None}
     owned = {"owned": bill.owned_usd} if bill.owned_usd is not None else {}
-    rows = [_range(name, amount, USD) for name, amount in {**rents, **owned}.items()]
-    footprint = [_range("at the nodes", bill.energy_j, ENERGY), _range("with cooling", bill.facility_energy_j, ENERGY)]
-    footprint += [_range("emissions", bill.total_carbon_kg, CARBON)]
+    rows = [range_row(name, amount, USD) for name, amount in {**rents, **owned}.items()]
+    footprint = [
+        range_row("at the nodes", bill.energy_j, ENERGY),
+        range_row("with cooling", bill.facility_energy_j, ENERGY),
+    ]
+    footprint += [range_row("emissions", bill.total_carbon_kg, CARBON)]
     blocks: list[Block] = []
     if rows:
         cheapest = min(rows, key=lambda row: row.expected)
@@ -77,7 +80,8 @@ def bill_section(bill: Bill, per: str) -> Section:
     return Section("Money, energy and carbon", tuple(blocks), lead)
 
 
-def _range(name: str, value: Bounds, measure: Measure) -> Range:
+def range_row(name: str, value: Bounds, measure: Measure) -> Range:
+    """A range as a row of a figure."""
     return Range(name, float(value.low), float(value.expected), float(value.high), measure)
 
 

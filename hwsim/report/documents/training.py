@@ -110,27 +110,21 @@ def plan_section(best: TrainingEstimate, plan: Plan | None) -> Section:
     """The strategy, and the ones that come next."""
     if plan is None:
         return Section("The strategy", (Facts((("strategy", strategy_line(best)),)),))
-    names = ("tp", "pp", "vpp", "cp", "dp", "ep", "zero", "micro_batch", "recompute")
     columns = (
-        *(Column(name.replace("_", "-"), kind="number" if name != "recompute" else "text") for name in names),
-        Column("step", kind="number"), Column("tokens/s", kind="number"), Column("MFU", kind="number"),
-        Column("memory", kind="number"), Column("limited by"),
+        Column("#"), Column("strategy"), Column("step", kind="number"), Column("tokens/s", kind="number"),
+        Column("MFU", kind="number"), Column("memory", kind="number"), Column("limited by"),
     )  # fmt: skip
     rows = tuple(
         (
-            *(_strategy_cell(one.strategy[name]) for name in names),
-            Cell.of(one.step_time_s, "s"), Cell.of(one.tokens_per_s, "count"), Cell(f"{one.mfu:.1%}", one.mfu),
+            Cell(f"{place}", float(place)), strategy_line(one), Cell.of(one.step_time_s, "s"),
+            Cell.of(one.tokens_per_s, "count"), Cell(f"{one.mfu:.1%}", one.mfu),
             Cell.of(one.memory_reserved_bytes, "bytes"), one.bottleneck.split(" (")[0],
         )
-        for one in plan.plans
+        for place, one in enumerate(plan.plans, 1)
     )  # fmt: skip
     rejected = "; ".join(f"{count:,} {reason}" for reason, count in list(plan.rejected.items())[:6])
     lead = f"Of {plan.candidates:,} candidates {plan.feasible:,} fit. Rejected: {rejected}."
     return Section("The plan and the next best", (Table("The best plans, best first", columns, rows),), lead)
-
-
-def _strategy_cell(value: Any) -> Cell | str:
-    return Cell(f"{value:,}", value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def memory_section(best: TrainingEstimate, plan: Plan | None) -> Section:
