@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from hwsim.checking import calibrate, validate_published, validate_pytorch
     from hwsim.deciding import sensitivity, size
-    from hwsim.scenario_api import resolve_scenario, scenario_schema, scenario_template, whatif
+    from hwsim.scenario_api import faq, resolve_scenario, scenario_schema, scenario_template, whatif
     from hwsim.serving_api import estimate_inference, plan_inference, simulate_serving
     from hwsim.specs.library import load_grid, load_prices
 
@@ -33,6 +33,7 @@ __all__ = [
     "estimate_training",
     "evaluate",
     "explain",
+    "faq",
     "load_grid",
     "load_hardware",
     "load_model",
@@ -55,7 +56,7 @@ __all__ = [
 ELSEWHERE = {
     "hwsim.checking": ("calibrate", "validate_published", "validate_pytorch"),
     "hwsim.specs.library": ("load_grid", "load_prices"),
-    "hwsim.scenario_api": ("resolve_scenario", "scenario_schema", "scenario_template", "whatif"),
+    "hwsim.scenario_api": ("faq", "resolve_scenario", "scenario_schema", "scenario_template", "whatif"),
     "hwsim.deciding": ("sensitivity", "size"),
     "hwsim.serving_api": ("estimate_inference", "plan_inference", "simulate_serving"),
 }

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hwsim import arguments
+from hwsim.asking import HardwareLike, ModelLike
 from hwsim.errors import UsageError, did_you_mean, shorten
+from hwsim.scenarios.faq import Faq
+from hwsim.scenarios.faq import faq as answered
 from hwsim.scenarios.loading import Loaded, load_scenario
 from hwsim.scenarios.run import WhatIf, run
 from hwsim.specs.files import parse_overrides
@@ -47,6 +50,44 @@ def whatif(
         If nothing of it fits.
     """
     return run(resolve_scenario(scenario, settings, profiles), profiles, begin)
+
+
+def faq(
+    model: ModelLike,
+    hardware: HardwareLike = "h100-sxm-80",
+    gpus: int | None = None,
+    *,
+    tokens: float | str | None = None,
+    grid: str | None = None,
+    profiles: str | Path | None = None,
+) -> Faq:
+    """Answer what everybody asks of a model: data, time, devices, speed, energy, carbon, money, each with its formula.
+
+    Parameters
+    ----------
+    model, hardware
+        As for `hwsim.plan`.
+    gpus
+        Devices to train on; default: about as many as finish in 30 days at 40 % MFU.
+    tokens
+        Training tokens; default: compute-optimal, 20 per active parameter.
+    grid
+        Where the electricity comes from (`hwsim grids list`).
+    profiles
+        Folder of hardware profiles to look in first.
+
+    Raises
+    ------
+    UsageError, InputFileError
+        For wrong arguments and files.
+    InfeasibleError
+        If the model cannot be trained on so many devices.
+    """
+    if gpus is not None:
+        arguments.whole("gpus", gpus, arguments.MAX_DEVICES)
+    if tokens != arguments.OPTIMAL:
+        arguments.positive("tokens", tokens)
+    return answered(model, hardware, gpus, tokens, grid, arguments.folder("profiles", profiles))
 
 
 def resolve_scenario(
@@ -118,4 +159,4 @@ def _leaf(data: Any) -> Any:
     return data
 
 
-__all__ = ["WhatIf", "resolve_scenario", "scenario_schema", "scenario_template", "shipped_scenarios", "whatif"]
+__all__ = ["WhatIf", "faq", "resolve_scenario", "scenario_schema", "scenario_template", "shipped_scenarios", "whatif"]

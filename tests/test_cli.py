@@ -498,10 +498,10 @@ def test_help(answer, command):
 def test_completion_of_names():
     from hwsim.cli import options
 
-    models = options._models("llama-3")
+    models = options.complete_models("llama-3")
     assert "llama-3-70b" in models
     assert all(name.startswith("llama-3") for name in models)
-    assert options._models("LLAMA-3-70") == options._models("llama-3-70")
+    assert options.complete_models("LLAMA-3-70") == options.complete_models("llama-3-70")
     assert {"h100-sxm-80", "dgx-h100"} <= set(options.complete_hardware(""))
     assert options.complete_hardware("nothing-like-this") == []
 

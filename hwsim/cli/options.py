@@ -16,7 +16,7 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def _models(incomplete: str) -> list[str]:
+def complete_models(incomplete: str) -> list[str]:
     from hwsim.specs.library import MODELS, aliases, names
 
     return [name for name in (*names(MODELS), *aliases()) if name.startswith(incomplete.lower())]
@@ -58,7 +58,7 @@ ModelFlag = Annotated[
         "--model",
         "-m",
         help="Preset, alias, model YAML, or Hugging Face config.json.",
-        autocompletion=_models,
+        autocompletion=complete_models,
         rich_help_panel=WORK,
     ),
 ]

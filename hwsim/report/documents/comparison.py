@@ -29,6 +29,14 @@ COMPARED = {False: ("days", "tokens_per_s", "cost", "energy", "memory"), True: (
 """Figures that are drawn as changes."""
 
 
+WORDS = {
+    "days": ("Fastest", "slowest"), "tokens_per_s": ("Fastest", "slowest"), "tpot": ("Quickest tokens", "slowest"),
+    "cost": ("Cheapest to rent", "dearest"), "owned_cost": ("Cheapest to own", "dearest"),
+    "energy": ("Least energy", "most"),
+}  # fmt: skip
+"""The two ends of a figure, as an answer says them."""
+
+
 def whatif_document(result: WhatIf, command: str, python: str) -> Document:
     """A scenario file's answers on a few pages."""
     scenario, base = result.loaded.scenario, result.base
@@ -64,17 +72,14 @@ def whatif_document(result: WhatIf, command: str, python: str) -> Document:
 
 def answer_lines(result: WhatIf) -> tuple[str, ...]:
     """The finding, then what is worth a line each."""
-    name = next((each for each in ("cost", "days", "tokens_per_s") if each in result.base.measures), "tokens_per_s")
     lines = []
-    fitting = [outcome for outcome in result.outcomes if outcome.fits and name in outcome.measures]
-    for each in dict.fromkeys(("days", "tpot", name, "energy")):
-        known = [outcome for outcome in fitting if each in outcome.measures]
-        if len(known) > 1:
-            measure = MEASURES[each]
-            best, worst = _ends(known, each)
-            word = "highest" if measure.rises else "lowest"
-            ends = [f"{_called(end)}, {measure.shown(end.measures[each])}" for end in (best, worst)]
-            lines.append(f"{measure.title.capitalize()}: {word} with {ends[0]}; at the other end {ends[1]}")
+    fitting = [outcome for outcome in result.outcomes if outcome.fits]
+    for name, (first, last) in WORDS.items():
+        known = [outcome for outcome in fitting if name in outcome.measures]
+        if len(known) > 1 and (name != "tokens_per_s" or "days" not in result.base.measures):
+            best, worst = _ends(known, name)
+            ends = [f"{_called(end)}, {MEASURES[name].shown(end.measures[name])}" for end in (best, worst)]
+            lines.append(f"{first}: {ends[0]}; {last}: {ends[1]}")
     lines += [f"{outcome.name}: {outcome.why_not}" for outcome in result.outcomes if outcome.why_not]
     if result.swept is not None and result.swept.any_fits:
         lines.append(_sweep_line(result.swept, serves(result)))
@@ -106,12 +111,14 @@ def _sweep_line(swept: Swept, serving: bool) -> str:
         f"{_axis(path)} {axis[swept.grid.index[path][best]].shown}" for path, axis in swept.grid.axes.items()
     )
     value = MEASURES[name].shown(float(swept.measures[name][best]))
-    return f"Of {swept.grid.points:,} points {MEASURES[name].title} is best at {at}: {value}"
+    word = WORDS[name][0] if name in WORDS else f"Best {MEASURES[name].title}"
+    return f"{word} of {swept.grid.points:,} points: {value} at {at}"
 
 
 def _axis(path: str) -> str:
     """A field as a reader calls it."""
-    return path.removeprefix("job.").removeprefix("strategy.").removeprefix("accelerator.").replace("_", " ")
+    parts = [part for part in path.split(".") if part not in ("job", "strategy", "accelerator", "cluster", "tiers")]
+    return " ".join(parts[-2:]).replace("_", " ").replace("nic ", "NIC ")
 
 
 def comparison_section(result: WhatIf) -> Section:
@@ -152,7 +159,7 @@ def deltas_section(result: WhatIf) -> Section:
             continue
         measure = MEASURES[name]
         most = max(moved, key=lambda key: abs(moved[key]))
-        title = f"{most} moves {measure.title} most: {_signed(moved[most])}"
+        title = f"{most[:1].upper()}{most[1:]} moves {measure.title} most: {_signed(moved[most])}"
         better: Any = "more" if measure.rises else "less"
         blocks.append(figures.delta_bars(f"delta-{name}", title, found, "the base", measure.title, better=better))
     return Section("How far each is from the base", tuple(blocks) or (Paragraph("Nothing moves."),))

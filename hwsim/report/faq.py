@@ -1,0 +1,34 @@
+"""The questions everybody asks of a model, for people: in the terminal, and as a section of a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hwsim.report.document import Column, Section, Table
+
+if TYPE_CHECKING:
+    from hwsim.scenarios.faq import Faq
+
+
+def faq_view(found: Faq) -> list[Any]:
+    """Question, answer, and the formula behind it."""
+    from rich.markup import escape
+    from rich.padding import Padding
+    from rich.text import Text
+
+    view: list[Any] = [f"[bold]{escape(found.model)} on {found.devices:,} × {escape(found.hardware)}[/bold]"]
+    for item in found.items:
+        view += ["", f"[bold]{item.question}[/bold]", Padding(Text(item.answer), (0, 0, 0, 2))]
+        view += [Padding(Text(line, style="dim"), (0, 0, 0, 2)) for line in (item.formula, f"({item.source})")]
+    if found.serving.why_not:
+        view += ["", f"Inference: {escape(found.serving.why_not)}"]
+    return view
+
+
+def faq_section(found: Faq) -> Section:
+    """The same as a table."""
+    columns = (Column("question"), Column("answer"), Column("how"), Column("source"))
+    rows = tuple((item.question, item.answer, item.formula, item.source) for item in found.items)
+    return Section(
+        "Your questions answered", (Table(f"{found.model} on {found.devices:,} × {found.hardware}", columns, rows),)
+    )
