@@ -149,15 +149,13 @@ def test_the_same_document_gives_the_same_bytes(html):
         assert inline_svg(figure) in html
     code = (
         "import sys, demo_report\nfrom hwsim.report.html import to_html\nfrom test_report import small, CLEAN\n"
-        "sys.stdout.write(to_html(small(CLEAN[3], demo_report.plan_table())))"
+        "sys.stdout.buffer.write(to_html(small(CLEAN[3], demo_report.plan_table())).encode())"
     )
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parent,
-                       env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed, "PYTHONIOENCODING": "utf-8"})
-        for seed in ("1", "2")
-    ]  # fmt: skip
-    assert runs[0].stdout == runs[1].stdout
-    assert len(runs[0].stdout) > 10_000
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parent,
+        env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7"},
+    )  # fmt: skip
+    assert elsewhere.stdout == to_html(small(CLEAN[3], demo_report.plan_table())).encode()
 
 
 def test_size(html):

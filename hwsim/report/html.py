@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SANS = (
     'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Noto Sans", "Liberation Sans", sans-serif'
 )
+LONG = 24
+"""Characters from which a text is given room in its table."""
 MOST_NUMBERS = 60
 """Rows of a figure's data that the page has; its CSV has all."""
 
@@ -33,7 +35,8 @@ def to_html(document: Document) -> str:
         undefined=jinja2.StrictUndefined, finalize=_shown,
     )  # fmt: skip
     environment.filters |= {
-        "cells": as_cells, "sorts": _sort_value, "numbers": numbers, "paragraphs": paragraphs, "picture": _picture,
+        "cells": as_cells,
+        "kinds": _kinds, "sorts": _sort_value, "numbers": numbers, "paragraphs": paragraphs, "picture": _picture,
         "kind": _kind,
     }  # fmt: skip
     script = _resource("page.js")
@@ -94,6 +97,16 @@ def _sort_value(cell: Cell) -> Markup:
 def as_cells(row: Iterable[Cell | str]) -> list[Cell]:
     """A row whose plain texts are cells too."""
     return [Cell(cell) if isinstance(cell, str) else cell for cell in row]
+
+
+def _kinds(table: Table) -> list[str]:
+    """Classes of the cells of each column: those of sentences are given room."""
+    every = [[cell.text for cell in as_cells(row)] for row in table.rows]
+    longest = [max((len(row[place]) for row in every), default=0) for place in range(len(table.columns))]
+    return [
+        f"{column.kind} long" if column.kind == "text" and length > LONG else column.kind
+        for column, length in zip(table.columns, longest, strict=True)
+    ]
 
 
 def paragraphs(text: str) -> list[str]:
