@@ -11,6 +11,7 @@ from hwsim.report.document import Figure, Value
 from hwsim.report.figures.axes import (
     LABEL,
     WIDTH,
+    fixed_ticks,
     label_points,
     linear_limits,
     log_limits,
@@ -226,8 +227,7 @@ def _draw_strip(
         axes.plot(ratios, spread, marker, color=colour, markersize=4.6, alpha=0.6, markeredgewidth=0)
     low, high = axes.get_xlim()
     ticks = [ratio for ratio in (WIDE_RATIOS if high > WIDE * low else RATIOS) if low <= ratio <= high]
-    axes.set_xticks(ticks, [show(ratio, "count") for ratio in ticks])
-    axes.set_xticks([], minor=True)
+    fixed_ticks(axes.xaxis, ticks, [show(ratio, "count") for ratio in ticks])
     axes.set_xlabel(f"predicted / published [1]; shaded: within {show(band, 'fraction')}")
     for row, (group, error) in enumerate(errors.items()):
         axes.annotate(
