@@ -276,7 +276,8 @@ def test_markdown_links_to_pictures_that_are_written(tmp_path):
     document = small(CLEAN[1], Paragraph("- no list\n\n1. none either"))
     written = assets.write_assets(document, tmp_path / "some where")
     assert sorted(path.name for path in written) == ["time.csv", "time.png", "time.svg"]
-    text = to_markdown(document, "some where")
+    assets.write_report(document, tmp_path / "a.md", assets=tmp_path / "some where")
+    text = (tmp_path / "a.md").read_text(encoding="utf-8")
     assert "](some%20where/time.png)" in text
     assert "\\- no list" in text
     assert "1\\. none" in text
