@@ -149,15 +149,13 @@ def test_the_same_document_gives_the_same_bytes(html):
         assert inline_svg(figure) in html
     code = (
         "import sys, demo_report\nfrom hwsim.report.html import to_html\nfrom test_report import small, CLEAN\n"
-        "sys.stdout.write(to_html(small(CLEAN[3], demo_report.plan_table())))"
+        "sys.stdout.buffer.write(to_html(small(CLEAN[3], demo_report.plan_table())).encode())"
     )
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parent,
-                       env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed, "PYTHONIOENCODING": "utf-8"})
-        for seed in ("1", "2")
-    ]  # fmt: skip
-    assert runs[0].stdout == runs[1].stdout
-    assert len(runs[0].stdout) > 10_000
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parent,
+        env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7"},
+    )  # fmt: skip
+    assert elsewhere.stdout == to_html(small(CLEAN[3], demo_report.plan_table())).encode()
 
 
 def test_size(html):
@@ -165,11 +163,12 @@ def test_size(html):
 
 
 @pytest.mark.parametrize("figure", EVERY, ids=NAMES)
-def test_no_text_leaves_its_figure_or_covers_another(figure):
+def test_texts_stay_inside_apart_and_have_units(figure):
     with house_style(LIGHT):
         canvas = drawn(figure, LIGHT, True)
         boxes = text_boxes(canvas)
         width, height = canvas.bbox.width, canvas.bbox.height
+    assert figure not in CLEAN or not list(without_unit(canvas))
     assert len(boxes) > 3
     for text, box in boxes:
         assert box.x0 > -0.5, text
@@ -189,15 +188,13 @@ def test_every_figure_says_what_it_shows(figure):
     assert not re.search(r"[1-9]\d*\.\d{3}|0\.0*[1-9]\d{3}", figure.alt), "more than three digits"
 
 
-@pytest.mark.parametrize("figure", CLEAN, ids=[figure.name for figure in CLEAN])
-def test_axes_have_units(figure):
-    with house_style(LIGHT):
-        canvas = drawn(figure, LIGHT, False)
+def without_unit(canvas):
+    """Labels of axes that say no unit, neither in brackets nor at the ticks; counts and swept names need none."""
     for axes in canvas.axes:
-        labels = [axis.get_label_text() for axis in (axes.xaxis, axes.yaxis) if axis.get_label_text()]
-        ticks = [t.get_text() for axis in (axes.xaxis, axes.yaxis) for t in axis.get_ticklabels()]
-        assert all(re.search(r"\[.+\]", label) or re.search("Devices|Nodes|Batch", label)
-                   or any(re.search("[%a-zA-Z]", t) for t in ticks) for label in labels), labels  # fmt: skip
+        for axis in (axes.xaxis, axes.yaxis):
+            label, ticks = axis.get_label_text(), [tick.get_text() for tick in axis.get_ticklabels()]
+            if label and not re.search(r"\[.+\]|Devices|Nodes|Batch", label):
+                yield from [] if any(re.search("[%a-zA-Z]", tick) for tick in ticks) else [label]
 
 
 def degenerate():
@@ -245,9 +242,9 @@ def test_pictures_are_not_blank_and_stand_alone():
         assert len(np.unique(pixels @ np.array([65536, 256, 1]))) > 20
         assert not ink[0].any()
         assert not ink[:, 0].any()
-        root = ElementTree.fromstring(svg(figure))
-        assert root.tag == "{http://www.w3.org/2000/svg}svg"
-        assert "var(" not in svg(figure)
+    text = svg(CLEAN[0])
+    assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(" not in text
 
 
 def test_hover_values_stand_on_their_marks():
@@ -279,7 +276,8 @@ def test_markdown_links_to_pictures_that_are_written(tmp_path):
     document = small(CLEAN[1], Paragraph("- no list\n\n1. none either"))
     written = assets.write_assets(document, tmp_path / "some where")
     assert sorted(path.name for path in written) == ["time.csv", "time.png", "time.svg"]
-    text = to_markdown(document, "some where")
+    assets.write_report(document, tmp_path / "a.md", assets=tmp_path / "some where")
+    text = (tmp_path / "a.md").read_text(encoding="utf-8")
     assert "](some%20where/time.png)" in text
     assert "\\- no list" in text
     assert "1\\. none" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 
 from hwsim.errors import UsageError, shorten
@@ -16,8 +17,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Text that begins so is run by spreadsheets."""
 
 
-def report_text(document: Document, path: str | Path, flag: str = "--report") -> str:
-    """A document in the format that a file name's suffix says.
+def report_text(document: Document, path: str | Path, flag: str = "--report", assets: str | Path | None = None) -> str:
+    """A document in the format that a file name's suffix says; Markdown links to the pictures in `assets`, if given.
 
     Raises
     ------
@@ -31,21 +32,23 @@ def report_text(document: Document, path: str | Path, flag: str = "--report") ->
     if suffix == ".md":
         from hwsim.report.markdown import to_markdown
 
-        return to_markdown(document)
+        return to_markdown(document, None if assets is None else os.path.relpath(assets, Path(path).parent))
     from hwsim.report.html import to_html
 
     return to_html(document)
 
 
-def write_report(document: Document, path: str | Path, flag: str = "--report") -> None:
-    """Write a document as its suffix says (.html, .htm, .md), all at once.
+def write_report(
+    document: Document, path: str | Path, flag: str = "--report", assets: str | Path | None = None
+) -> None:
+    """Write a document as its suffix says (.html, .htm, .md), all at once; `assets` is where its pictures were written.
 
     Raises
     ------
     UsageError
         If the suffix is another, or the path, which `flag` gave, cannot be written.
     """
-    text = report_text(document, path, flag)
+    text = report_text(document, path, flag, assets)
     write_with(path, flag, lambda target: target.write_text(text, encoding="utf-8", newline="\n"))
 
 

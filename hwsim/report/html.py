@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from hwsim.report.document import Block, Cell, Column, Document, Figure, Table, Value
+from hwsim.report.figures.values import SI
 from hwsim.report.style import DARK, LIGHT, Theme, clean
 from hwsim.units import show
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 SANS = (
     'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Noto Sans", "Liberation Sans", sans-serif'
 )
+DIMENSIONS = {unit: dimension for dimension, unit in SI.items()}
+"""Of the units in a figure's data, which a reader is shown in larger ones."""
+LONG = 24
+"""Characters from which a text is given room in its table."""
 MOST_NUMBERS = 60
 """Rows of a figure's data that the page has; its CSV has all."""
 
@@ -33,7 +38,8 @@ def to_html(document: Document) -> str:
         undefined=jinja2.StrictUndefined, finalize=_shown,
     )  # fmt: skip
     environment.filters |= {
-        "cells": as_cells, "sorts": _sort_value, "numbers": numbers, "paragraphs": paragraphs, "picture": _picture,
+        "cells": as_cells,
+        "kinds": _kinds, "sorts": _sort_value, "numbers": numbers, "paragraphs": paragraphs, "picture": _picture,
         "kind": _kind,
     }  # fmt: skip
     script = _resource("page.js")
@@ -96,6 +102,16 @@ def as_cells(row: Iterable[Cell | str]) -> list[Cell]:
     return [Cell(cell) if isinstance(cell, str) else cell for cell in row]
 
 
+def _kinds(table: Table) -> list[str]:
+    """Classes of the cells of each column: those of sentences are given room."""
+    every = [[cell.text for cell in as_cells(row)] for row in table.rows]
+    longest = [max((len(row[place]) for row in every), default=0) for place in range(len(table.columns))]
+    return [
+        f"{column.kind} long" if column.kind == "text" and length > LONG else column.kind
+        for column, length in zip(table.columns, longest, strict=True)
+    ]
+
+
 def paragraphs(text: str) -> list[str]:
     """Text cut at its blank lines."""
     return [part for part in (part.strip() for part in text.split("\n\n")) if part]
@@ -104,8 +120,12 @@ def paragraphs(text: str) -> list[str]:
 def numbers(figure: Figure, most: int = MOST_NUMBERS) -> Table:
     """The data of a figure as a table."""
     names = list(dict.fromkeys(name for row in figure.data for name in row))
-    columns = tuple(Column(name, kind=_column_kind(name, figure.data)) for name in names)
-    rows = tuple(tuple(_number(row.get(name)) for name in names) for row in figure.data[:most])
+    units = {name: DIMENSIONS.get(name.rpartition(" [")[2].removesuffix("]"), "") for name in names}
+    columns = tuple(
+        Column(name.rpartition(" [")[0] if units[name] else name, kind=_column_kind(name, figure.data))
+        for name in names
+    )
+    rows = tuple(tuple(_number(row.get(name), units[name]) for name in names) for row in figure.data[:most])
     more = len(figure.data) - most
     notes = (f"{more:,} more rows are in the CSV of this figure.",) if more > 0 else ()
     return Table(f"Numbers of: {figure.title}", columns, rows, notes)
@@ -115,9 +135,11 @@ def _column_kind(name: str, rows: Iterable[Mapping[str, Value]]) -> Any:
     return "text" if any(isinstance(row.get(name), str) for row in rows) else "number"
 
 
-def _number(value: Value) -> Cell:
+def _number(value: Value, dimension: str) -> Cell:
     if value is None or isinstance(value, str):
         return Cell(value or "")
+    if dimension:
+        return Cell.of(value, dimension)
     if not math.isfinite(value):
         return Cell("n/a")
     plain = 0.01 <= abs(value) < 1e5 or value == 0

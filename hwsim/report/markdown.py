@@ -10,7 +10,7 @@ from hwsim.report.html import as_cells, numbers, paragraphs
 from hwsim.report.style import clean
 
 SPECIAL = re.compile(r"([\\`*_\[\]|~#!$])")
-LEADING = re.compile(r"^(\s*)([-+=>]|\d+(?=[.)]))")
+LEADING = re.compile(r"^(\s*)([-+=>]|\d+(?=[.)](?:\s|$)))")
 """What begins a list, a heading's underline or a quotation."""
 
 

@@ -48,11 +48,18 @@ def measure_axis(axis: Axis, measure: Measure, log: bool = False) -> None:
     """Ticks and label of a measure over the limits that the axis has."""
     low, high = sorted(axis.get_view_interval())
     ticks, texts, unit = _log_ticks(low, high, measure) if log else _ticks(low, high, measure)
-    axis.set_ticks(ticks, [text.replace("-", "\u2212") for text in texts])
-    axis.set_ticks([], minor=True)
-    axis.set_view_interval(low, high, ignore=True)
+    fixed_ticks(axis, ticks, [text.replace("-", "\u2212") for text in texts])
     name = fit(measure.name, ACROSS if axis is axis.axes.xaxis else UPWARD)
     axis.set_label_text(f"{name} [{fit(unit, LABEL)}]" if unit else name)
+
+
+def fixed_ticks(axis: Axis, ticks: Sequence[float], texts: Sequence[str]) -> None:
+    """These ticks and no others."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FixedFormatter(texts))
+    axis.set_minor_locator(NullLocator())
 
 
 def _ticks(low: float, high: float, measure: Measure) -> tuple[list[float], list[str], str]:
@@ -104,7 +111,7 @@ def linear_limits(values: Sequence[float], room: float = 0.06, zero: bool = True
 
 def rows_axes(axes: Axes, names: Sequence[str], theme: Theme) -> None:
     """Rows from the top, their names on the left, faint lines at the ticks below."""
-    axes.set_yticks([])
+    fixed_ticks(axes.yaxis, [], [])
     for row, name in enumerate(names):
         lines = (fit(name, ROW_NAME, 2) or "-").split("\n")
         for place, line in enumerate(lines):  # one by one, as each is set against the axis in the reader's own font

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from hwsim.report.document import Figure, Value
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 OTHER = "other"
 TINY = 0.003
 """Parts of a step below this share are drawn together."""
+LEAST_SHARE = 0.001
 ROOM = 0.055
 """A part that takes this share of the axis has its number written on it."""
 MEMORY = Measure("Memory per device", "bytes")
@@ -99,7 +101,9 @@ def time_waterfall(
     kept = {part: value for part, value in parts.items() if abs(value) >= TINY * abs(total)}
     rest = total - sum(kept.values())
     kept |= {OTHER: kept.get(OTHER, 0.0) + rest} if abs(rest) > 1e-9 * abs(total) else {}
-    shares = {part: f"{measure.text(value)}, {_share(value, total)}" for part, value in kept.items()}
+    shares = {
+        part: f"{measure.text(value)}, {_share(value, total)}".replace("-", "\u2212") for part, value in kept.items()
+    }
     told = said(f"{part} {text}" for part, text in shares.items())
     return Figure(
         name=name, title=title, caption=caption,
@@ -114,10 +118,10 @@ def _draw_waterfall(
     parts: Mapping[str, float], shares: Mapping[str, str], total: float, measure: Measure, canvas: Canvas, theme: Theme
 ) -> None:
     axes = canvas.subplots()
-    _prepare(axes, [*parts, "total"], [total, 0.0], measure, theme)
+    _prepare(axes, [*parts, "total"], [total, *accumulate(parts.values())], measure, theme)
     start = 0.0
     for row, (part, value) in enumerate(parts.items()):
-        (bar,) = axes.barh(row, value, left=start, height=0.66, color=theme.series[0])
+        (bar,) = axes.barh(row, value, left=start, height=0.66, color=theme.series[0 if value >= 0 else 2])
         mark(bar, row)
         start += value
         axes.plot([start, start], [row - 0.33, row + 1.33], color=theme.muted, linewidth=0.6)
@@ -209,4 +213,5 @@ def _stack_hover(stacks: Stacks, measure: Measure) -> tuple[str, ...]:
 
 
 def _share(value: float, total: float) -> str:
-    return show(value / total if total else 0.0, "fraction", 2)
+    share = value / total if total else 0.0
+    return "<0.1%" if 0 < share < LEAST_SHARE else show(share, "fraction", 2)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hwsim.report.document import Figure, Value
 from hwsim.report.figures.axes import (
     WIDTH,
+    fixed_ticks,
     keys_beside,
     linear_limits,
     log_limits,
@@ -172,8 +173,7 @@ def _size_axis(axes: Axes, x: Measure, values: Sequence[float], log: bool) -> No
     own = sorted(set(values))
     measure_axis(axes.xaxis, x, log)
     if log and 1 < len(own) <= MOST_DIRECT:
-        axes.set_xticks(own, [_exact(value, x) for value in own])
-        axes.set_xticks([], minor=True)
+        fixed_ticks(axes.xaxis, own, [_exact(value, x) for value in own])
 
 
 def _exact(value: float, x: Measure) -> str:

@@ -11,6 +11,7 @@ from hwsim.report.document import Figure, Value
 from hwsim.report.figures.axes import (
     LABEL,
     WIDTH,
+    fixed_ticks,
     label_points,
     linear_limits,
     log_limits,
@@ -99,7 +100,7 @@ def _draw_roofline(
         swatches(axes, {bound or "not said": series[i] for i, bound in enumerate(bounds)})
     _draw_ceilings(canvas, axes, peaks, memories, theme)
     labels = [
-        (f"{fit(o.name, LABEL)} {show(o.share, 'fraction')}", o.flops_per_byte, o.flops_per_s, False)
+        (f"{fit(o.name, LABEL)} {show(o.share, 'fraction', 2)}", o.flops_per_byte, o.flops_per_s, False)
         for o in operators[:MOST_LABELS]
     ]
     label_points(canvas, axes, labels, [(o.flops_per_byte, o.flops_per_s) for o in operators], theme)
@@ -202,7 +203,7 @@ def accuracy_strip(
         group: [ratio for ratio in ratios if ratio > 0 and math.isfinite(ratio)] for group, ratios in groups.items()
     }
     errors = {group: sum(abs(r - 1) for r in ratios) / max(len(ratios), 1) for group, ratios in kept.items()}
-    told = [f"{group} {len(kept[group])} rows, mean error {show(errors[group], 'fraction')}" for group in kept]
+    told = [f"{group} {len(kept[group])} rows, mean error {show(errors[group], 'fraction', 2)}" for group in kept]
     return Figure(
         name=name, title=title, caption=caption, alt=f"Predicted over published figures: {said(told)}.",
         size=(WIDTH, 0.42 * len(kept) + 1.1), draw=partial(_draw_strip, kept, errors, band),
@@ -226,11 +227,10 @@ def _draw_strip(
         axes.plot(ratios, spread, marker, color=colour, markersize=4.6, alpha=0.6, markeredgewidth=0)
     low, high = axes.get_xlim()
     ticks = [ratio for ratio in (WIDE_RATIOS if high > WIDE * low else RATIOS) if low <= ratio <= high]
-    axes.set_xticks(ticks, [show(ratio, "count") for ratio in ticks])
-    axes.set_xticks([], minor=True)
+    fixed_ticks(axes.xaxis, ticks, [show(ratio, "count") for ratio in ticks])
     axes.set_xlabel(f"predicted / published [1]; shaded: within {show(band, 'fraction')}")
     for row, (group, error) in enumerate(errors.items()):
         axes.annotate(
-            f"{len(groups[group]):,} rows, mean error {show(error, 'fraction')}", (1.0, row), (6, 0), va="center",
+            f"{len(groups[group]):,} rows, mean error {show(error, 'fraction', 2)}", (1.0, row), (6, 0), va="center",
             xycoords=axes.get_yaxis_transform(), textcoords="offset points", fontsize=SMALL, annotation_clip=False,
         )  # fmt: skip
