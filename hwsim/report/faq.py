@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 def faq_view(found: Faq) -> list[Any]:
     """Question, answer, and the formula behind it."""
     from rich.markup import escape
-    from rich.padding import Padding
+    from rich.table import Table as Grid
     from rich.text import Text
 
     view: list[Any] = [f"[bold]{escape(found.model)} on {found.devices:,} × {escape(found.hardware)}[/bold]"]
     for item in found.items:
-        view += ["", f"[bold]{item.question}[/bold]", Padding(Text(item.answer), (0, 0, 0, 2))]
-        view += [Padding(Text(line, style="dim"), (0, 0, 0, 2)) for line in (item.formula, f"({item.source})")]
+        lines = Grid.grid(padding=(0, 0, 0, 2))
+        lines.add_column(overflow="fold")
+        lines.add_row(Text(item.answer))
+        for text in (item.formula, f"({item.source})"):
+            lines.add_row(Text(text, style="dim"))
+        view += ["", f"[bold]{item.question}[/bold]", lines]
     if found.serving.why_not:
         view += ["", f"Inference: {escape(found.serving.why_not)}"]
     return view

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwsim import arguments
 from hwsim.analytic.estimate import TrainingEstimate, estimates
 from hwsim.analytic.inference import InferenceEstimate, estimate
 from hwsim.analytic.serving import Served
@@ -18,7 +19,7 @@ from hwsim.costs.bill import Bill, bill
 from hwsim.errors import InfeasibleError, UsageError
 from hwsim.formulas.ranges import Range, scaled
 from hwsim.scenarios.measures import measured
-from hwsim.scenarios.question import AIMS, Question, counted, located
+from hwsim.scenarios.question import AIMS, TASKS, Question, counted, located
 from hwsim.search.bills import training_bill
 from hwsim.search.plan import Plan, Request, plan_training
 from hwsim.search.serving_plan import ServingPlan, ServingRequest, plan_serving
@@ -127,7 +128,11 @@ def _ask(question: Question, profiles: str | Path | None) -> Asked:
         return Asked(question, serving_request(gpus=devices, **given, **traffic, **search), None, grid, prices)
     devices = count.get("gpus", DEVICES)
     if strategy:
-        return Asked(question, None, asked(gpus=devices, **given, **strategy), grid, prices)
+        setting, s = asked(gpus=devices, **given, **strategy)
+        if s.shape:
+            msg = "strategy: takes one value a field; a sweep takes several"
+            raise UsageError(msg)
+        return Asked(question, None, (setting, s), grid, prices)
     aims = {**question.top("target_days", "objective"), **{n: count[n] for n in AIMS["train"] if n in count}}
     request = training_request(gpus=devices, **given, **aims, pin=_pins(question))
     return Asked(question, request, None, grid, prices)
@@ -148,6 +153,7 @@ def _check_task(question: Question) -> None:
     if "model" not in question.fields:
         msg = "model: missing (which model is it about?)"
         raise UsageError(msg)
+    arguments.choice("task", question.fields.get("task", "train"), TASKS)
     strange = AIMS["train"] if question.serves else AIMS["infer"]
     for name in strange:
         if name in question.fields:

@@ -234,7 +234,11 @@ def _blamed(question: Question, message: str) -> str | None:
     """The field that a message is about: the one it starts with, or whose value it quotes."""
     head = message.split(":", maxsplit=1)[0].split(" ")
     for path in question.fields:
-        if path.rpartition(".")[2] in (head[0], head[-1]) or (head[0] == "unknown" and path == head[1:2][0]):
+        if (
+            path == head[0]
+            or path.rpartition(".")[2] in (head[0], head[-1])
+            or (head[0] == "unknown" and path == head[1:2][0])
+        ):
             return path
     quoted = [path for path, value in question.fields.items() if isinstance(value, str) and f"'{value}'" in message]
     return quoted[0] if quoted else None

@@ -74,7 +74,7 @@ class Subject:
             return {path: _times(self.question.fields.get(path), factor, path)}
         spec = self.roots[root]
         value = value_at(spec, inner)
-        if isinstance(value, BaseModel):
+        if isinstance(value, BaseModel) and root != "job":
             numbers = [name for name, each in value if isinstance(each, int | float) and not isinstance(each, bool)]
             return {f"{path}.{name}": self._written(spec, f"{inner}.{name}", factor, path) for name in numbers}
         return {path: self._written(spec, inner, factor, path)}
