@@ -105,7 +105,11 @@ def plan(
         If nothing fits: what binds, by how much, and the nearest change that fits.
     """
     if arguments.choice("task", task, ("train", "finetune", "infer")) == "infer":
-        aims = {"tokens": tokens, "target_days": target_days, "target_tokens_per_s": target_tokens_per_s}
+        aims: dict[str, object] = {
+            "tokens": tokens,
+            "target_days": target_days,
+            "target_tokens_per_s": target_tokens_per_s,
+        }
         aims |= {"prices": prices, "grid": grid}
         for name, value in aims.items():
             if value is not None:

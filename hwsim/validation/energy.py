@@ -34,7 +34,7 @@ METRICS = {
 }  # fmt: skip
 """Metric to its unit: of one device, one node, all nodes; with cooling (facility); by hours and watts."""
 WORKING_SHARE, STREAMING_SHARE = 0.85, 0.05
-"""Of a step in kernels that multiply and in those that stream, where only the FLOP rate is known: training runs here."""
+"""Of a step in kernels that multiply and that stream, where only the FLOP rate is known: as in training runs here."""
 
 
 @cache
@@ -105,7 +105,7 @@ def _value(fact: Fact, known: dict[str, tuple[float, float, float]]) -> float:
         node = load_hardware(fact.hardware).cluster.node.devices if per_node else fact.devices
         return device_w if fact.metric == "device_power" else wall_w * node
     seconds = run["hours"] * HOUR_S if "hours" in run else fact.devices * run["tokens"] / tokens_per_s
-    return (device_w if fact.metric == "device_energy" else wall_w) * seconds * run.get("pue", 1.0)
+    return (device_w if fact.metric == "device_energy" else wall_w) * float(seconds * run.get("pue", 1.0))
 
 
 def _by_hours(run: Mapping[str, Any]) -> float:
