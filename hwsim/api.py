@@ -15,7 +15,7 @@ from hwsim import arguments, kernel_arguments
 from hwsim.analytic.estimate import TrainingEstimate, estimates, frame
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import evaluate as evaluate_columns
-from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, make_setting, names_batch
+from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, books, make_setting, names_batch
 from hwsim.costs.compute import Device, device
 from hwsim.costs.network import network
 from hwsim.defaults import usual_batch
@@ -27,15 +27,7 @@ from hwsim.search.plan import OBJECTIVES, Plan, Request, plan_training
 from hwsim.search.space import parse_pins
 from hwsim.specs.economy import Grid, Prices
 from hwsim.specs.hardware import Accelerator, CollectiveName, DtypeName, Hardware, LibraryName
-from hwsim.specs.library import (
-    DEFAULT_GRID,
-    DEFAULT_PRICES,
-    Reference,
-    load_grid,
-    load_hardware,
-    load_model,
-    load_prices,
-)
+from hwsim.specs.library import Reference, load_hardware, load_model
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import COLUMN_NAMES, Strategies, as_written, strategies
 
@@ -105,12 +97,8 @@ def plan(
         If nothing fits: what binds, by how much, and the nearest change that fits.
     """
     if arguments.choice("task", task, ("train", "finetune", "infer")) == "infer":
-        aims: dict[str, object] = {
-            "tokens": tokens,
-            "target_days": target_days,
-            "target_tokens_per_s": target_tokens_per_s,
-        }
-        aims |= {"prices": prices, "grid": grid}
+        aims: dict[str, object] = {"tokens": tokens, "target_days": target_days, "prices": prices, "grid": grid}
+        aims["target_tokens_per_s"] = target_tokens_per_s
         for name, value in aims.items():
             if value is not None:
                 msg = f"{name}: is for training; task infer takes qps, ttft_ms, tpot_ms"
@@ -121,7 +109,7 @@ def plan(
     target_tokens_per_s = arguments.target_tokens_per_s(budget, target_days, target_tokens_per_s)
     arguments.whole("top", top, 1000)
     pins = parse_pins(arguments.texts("pin", pin))
-    books = load_prices(prices or DEFAULT_PRICES, profiles), load_grid(grid or DEFAULT_GRID, profiles)
+    book, place = books(prices, grid, profiles)
     setting = make_setting(model, hardware, gpus, settings=settings, profiles=profiles, **job)
     request = Request(
         model=setting.model,
@@ -135,7 +123,7 @@ def plan(
         target_tokens_per_s=target_tokens_per_s,
         usual_batch=None if names_batch(job, settings) else partial(usual_batch, setting.job.seq_len),
     )
-    return replace(plan_training(request), prices=books[0], grid=books[1])
+    return replace(plan_training(request), prices=book, grid=place)
 
 
 def _plan_inference(
