@@ -14,7 +14,7 @@ from hwsim import arguments, kernel_arguments
 from hwsim.analytic.estimate import TrainingEstimate, estimates, frame
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import evaluate as evaluate_columns
-from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, make_setting, training_request
+from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, books, make_setting, training_request
 from hwsim.costs.compute import Device, device
 from hwsim.costs.network import network
 from hwsim.errors import InfeasibleError, UsageError
@@ -24,15 +24,7 @@ from hwsim.ops.work import Attention, Gemm, Stream, Work
 from hwsim.search.plan import Plan, plan_training
 from hwsim.specs.economy import Grid, Prices
 from hwsim.specs.hardware import Accelerator, CollectiveName, DtypeName, Hardware, LibraryName
-from hwsim.specs.library import (
-    DEFAULT_GRID,
-    DEFAULT_PRICES,
-    Reference,
-    load_grid,
-    load_hardware,
-    load_model,
-    load_prices,
-)
+from hwsim.specs.library import Reference, load_hardware, load_model
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import COLUMN_NAMES, Strategies, as_written, strategies
 
@@ -109,10 +101,10 @@ def plan(
                 msg = f"{name}: is for training; task infer takes qps, ttft_ms, tpot_ms"
                 raise UsageError(msg)
         return _plan_inference(model, hardware, gpus, objective, top, pin, settings, profiles, job)
-    books = load_prices(prices or DEFAULT_PRICES, profiles), load_grid(grid or DEFAULT_GRID, profiles)
+    book, place = books(prices, grid, profiles)
     search: dict[str, Any] = {"objective": objective, "top": top, "pin": pin}
     wanted = training_request(model, hardware, gpus, settings=settings, profiles=profiles, **search, **aims, **job)
-    return replace(plan_training(wanted), prices=books[0], grid=books[1])
+    return replace(plan_training(wanted), prices=book, grid=place)
 
 
 def _plan_inference(

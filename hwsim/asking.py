@@ -17,9 +17,20 @@ from hwsim.defaults import DEFAULT_SEQ_LEN, usual_batch, usual_precision
 from hwsim.errors import UsageError
 from hwsim.search.plan import OBJECTIVES, Request
 from hwsim.search.space import parse_pins
+from hwsim.specs.economy import Grid, Prices
 from hwsim.specs.hardware import Hardware
 from hwsim.specs.job import ModuleName, TrainingJob
-from hwsim.specs.library import Reference, load_framework, load_hardware, load_model, split_settings
+from hwsim.specs.library import (
+    DEFAULT_GRID,
+    DEFAULT_PRICES,
+    Reference,
+    load_framework,
+    load_grid,
+    load_hardware,
+    load_model,
+    load_prices,
+    split_settings,
+)
 from hwsim.specs.model import Model
 from hwsim.specs.reading import Document
 from hwsim.specs.strategy import COLUMN_NAMES, Strategies, strategies
@@ -49,6 +60,15 @@ def loaded(
     machine = load_hardware(hardware, folder, {k: over[k] for k in ("accelerator", "cluster") if k in over})
     arguments.enough_devices("gpus", gpus, machine.cluster)
     return spec, machine
+
+
+def books(
+    prices: Reference | Prices | None, grid: Reference | Grid | None, profiles: str | Path | None
+) -> tuple[Prices, Grid]:
+    """The price book and the place that were named, else the usual ones."""
+    folder = arguments.folder("profiles", profiles)
+    book = load_prices(DEFAULT_PRICES if prices is None else prices, folder)
+    return book, load_grid(DEFAULT_GRID if grid is None else grid, folder)
 
 
 def make_setting(

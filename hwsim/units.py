@@ -60,6 +60,7 @@ DIMENSIONS: dict[str, dict[str, float]] = {
     "kg_per_byte": {"kgCO2e/GiB": 1 / GIB, "kgCO2e/GB": 1 / GB},
     "lifetime": {"y": YEAR_S, "d": DAY_S, "h": HOUR_S},
     "fraction": {"": 1.0, "%": 0.01},
+    "ratio": {"": 1.0, "%": 0.01},
     "count": {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12},
 }
 """Every dimension with its unit symbols and their size in SI."""
@@ -89,6 +90,7 @@ EXAMPLES = {
     "kg_per_byte": "2.5 kgCO2e/GiB",
     "lifetime": "4 y",
     "fraction": "0.85",
+    "ratio": "1.2",
     "count": "15T",
 }
 """One well-formed quantity per dimension, shown in error messages."""
@@ -200,6 +202,7 @@ _STEPS: dict[str, tuple[tuple[float, str], ...]] = {
     "kg_per_byte": ((1 / GIB, " kgCO2e/GiB"),),
     "lifetime": ((YEAR_S, " years"), (DAY_S, " days"), (HOUR_S, " h")),
     "fraction": ((0.01, "%"),),
+    "ratio": ((1.0, ""),),
 }
 """Scales and symbols per dimension, largest first; a value takes the first scale it reaches."""
 

@@ -816,7 +816,7 @@ CALLS = {
     estimate: "model hardware gpus tp dp zero micro_batch global_batch seq_len recompute sequence_parallel schedule "
     "order precision attention optimizer graphs framework settings profiles ep nonsense",
     plan: "model hardware gpus task objective top pin tokens target_days target_tokens_per_s settings profiles "
-    "nonsense",
+    "prices grid nonsense",
     table: "devices tp global_batch seq_len recompute nonsense",
     gemm: "hardware operator m n k batch dtype nonsense",
     attention: "q_len kv_len heads kv_heads head_dim batch causal dtype",

@@ -55,6 +55,8 @@ validates = typer.Typer(no_args_is_help=True, help="Hold predictions against mea
 models = typer.Typer(no_args_is_help=True, help="List, show and check models.", context_settings=CONTEXT)
 news = typer.Typer(no_args_is_help=True, help="Files to start from.", context_settings=CONTEXT)
 hardware = typer.Typer(no_args_is_help=True, help="List, show and check hardware profiles.", context_settings=CONTEXT)
+grids = typer.Typer(no_args_is_help=True, help="List, show and check grids.", context_settings=CONTEXT)
+prices = typer.Typer(no_args_is_help=True, help="List, show and check price books.", context_settings=CONTEXT)
 
 app.command("plan")(planning.plan)
 app.command("sensitivity")(sensitivity.sensitivity)
@@ -68,7 +70,10 @@ app.command("faq")(faq.faq)
 news.command("scenario")(whatif.new_scenario)
 app.command("fit")(fit.fit)
 app.command("calibrate")(calibrate.calibrate)
-for group, kind in ((models, catalog.MODELS), (hardware, catalog.HARDWARE)):
+CATALOGS = (
+    (models, catalog.MODELS), (hardware, catalog.HARDWARE), (grids, catalog.GRIDS), (prices, catalog.PRICES),
+)  # fmt: skip
+for group, kind in CATALOGS:
     group.command("list")(kind.list)
     group.command("show")(kind.show)
     group.command("check")(kind.check)
@@ -80,6 +85,8 @@ app.add_typer(validates, name="validate")
 app.add_typer(news, name="new")
 app.add_typer(models, name="models")
 app.add_typer(hardware, name="hardware")
+app.add_typer(grids, name="grids")
+app.add_typer(prices, name="prices")
 
 
 def _version(asked: bool) -> None:

@@ -100,6 +100,51 @@ def check_hardware(
     _emit_check("hardware check", found, f"accelerator {device} in cluster {cluster}", (out, as_json, output))
 
 
+def _economy(kind: str, what: str, example: str) -> Catalog:
+    """The three commands of grids, or of price books."""
+
+    def list_all(
+        profiles: o.ProfilesFlag = None,
+        out: o.FormatFlag = o.Format.TABLE,
+        as_json: o.JsonFlag = False,
+        output: o.OutFlag = None,
+    ) -> None:
+        from hwsim.report import catalog
+
+        rows = catalog.economy_rows(kind, profiles)
+        _emit_rows(kind, rows, catalog.ECONOMY_COLUMNS[kind], (out, as_json, output))
+
+    def show(
+        name: NameArgument,
+        profiles: o.ProfilesFlag = None,
+        out: o.FormatFlag = o.Format.TABLE,
+        as_json: o.JsonFlag = False,
+        output: o.OutFlag = None,
+    ) -> None:
+        from hwsim.report import catalog
+
+        files, rows = catalog.economy_values(kind, name, profiles)
+        data = {"schema_version": 1, "name": name, "files": files, "values": rows}
+        emit(lambda: data, lambda: rows, lambda: catalog.sourced_sheet(files, rows), (out, as_json, output))
+
+    def check(
+        path: PathArgument,
+        profiles: o.ProfilesFlag = None,
+        out: o.FormatFlag = o.Format.TABLE,
+        as_json: o.JsonFlag = False,
+        output: o.OutFlag = None,
+    ) -> None:
+        import hwsim
+
+        spec = hwsim.load_grid(path, profiles) if kind == "grids" else hwsim.load_prices(path, profiles)
+        _emit_check(f"{kind} check", {"path": path, "ok": True, "name": spec.name}, spec.name, (out, as_json, output))
+
+    list_all.__doc__ = f"List every {what}. Example: hwsim {kind} list"
+    show.__doc__ = f"Show every value of a {what} with its range and source. Example: hwsim {kind} show {example}"
+    check.__doc__ = f"Check the YAML of a {what}. Example: hwsim {kind} check mine.yaml"
+    return Catalog(list_all, show, check)
+
+
 def _emit_check(kind: str, found: dict[str, Any], said: str, wanted: tuple[o.Format, bool, str | None]) -> None:
     """What a check found: one line for people."""
     from rich.text import Text
@@ -116,3 +161,5 @@ def _emit_rows(kind: str, rows: list[dict[str, Any]], columns: Any, wanted: tupl
 
 MODELS = Catalog(list_models, show_model, check_model)
 HARDWARE = Catalog(list_hardware, show_hardware, check_hardware)
+GRIDS = _economy("grids", "grid", "france")
+PRICES = _economy("prices", "price book", "market-2026-11")

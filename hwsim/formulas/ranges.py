@@ -112,7 +112,7 @@ def times(*ranges: Range) -> Range:
     Parameters
     ----------
     *ranges
-        Two or more; not negative.
+        Two or more; not negative, and nothing or more than 1e-150.
 
     References
     ----------

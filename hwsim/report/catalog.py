@@ -9,12 +9,26 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from hwsim.errors import InputFileError
+from hwsim.formulas.ranges import Range
 from hwsim.ops.count import parameters
-from hwsim.report.plan import simple_table
+from hwsim.report.plan import ranged, simple_table
 from hwsim.report.terminal import folded
 from hwsim.specs.base import Quantity
+from hwsim.specs.economy import Between, Grid, Prices
 from hwsim.specs.hardware import Accelerator, Cluster
-from hwsim.specs.library import ACCELERATORS, CLUSTERS, MODELS, find, load_hardware, load_model, names
+from hwsim.specs.library import (
+    ACCELERATORS,
+    CLUSTERS,
+    GRIDS,
+    MODELS,
+    PRICES,
+    find,
+    load_grid,
+    load_hardware,
+    load_model,
+    load_prices,
+    names,
+)
 from hwsim.specs.tiers import source_of
 from hwsim.units import show
 
@@ -31,9 +45,15 @@ HARDWARE_COLUMNS = {
     "name": "", "memory_bytes": "bytes", "bandwidth_bytes_per_s": "bytes_per_s", "half_peak_flops_per_s": "flops_per_s",
     "tdp_w": "w", "rent_usd_per_s": "usd_per_s", "cluster": "", "kernels": "", "network": "", "year": "",
 }  # fmt: skip
+ECONOMY_COLUMNS = {
+    GRIDS: {"name": "", "title": "", "carbon_kg_per_j": "kg_per_j", "electricity_usd_per_j": "usd_per_j", "pue": "",
+            "year": ""},
+    PRICES: {"name": "", "title": "", "date": "", "markets": ""},
+}  # fmt: skip
 HEADERS = {
     "memory_bytes": "memory", "bandwidth_bytes_per_s": "bandwidth", "half_peak_flops_per_s": "bf16/fp16",
     "tdp_w": "TDP", "rent_usd_per_s": "rent", "max_positions": "context",
+    "carbon_kg_per_j": "carbon", "electricity_usd_per_j": "electricity",
 }  # fmt: skip
 
 
@@ -109,7 +129,33 @@ def hardware_values(reference: str, profiles: str | None) -> tuple[list[str], li
     return files, rows
 
 
-def spec_rows(root: str, spec: Accelerator | Cluster) -> list[dict[str, Any]]:
+def economy_rows(kind: str, profiles: str | None) -> list[dict[str, Any]]:
+    """Every grid, or price book, with its main figures; one that does not load says so and hides no other."""
+    rows: list[dict[str, Any]] = []
+    for name in names(kind, profiles):
+        try:
+            spec = load_grid(name, profiles) if kind == GRIDS else load_prices(name, profiles)
+        except InputFileError as error:
+            rows.append({"name": name, "problem": error.problems[0]})
+            continue
+        row: dict[str, Any] = {"name": name, "title": spec.title}
+        if isinstance(spec, Grid):
+            row |= {"carbon_kg_per_j": spec.carbon.expected, "electricity_usd_per_j": spec.electricity.expected}
+            row |= {"pue": spec.pue.expected, "year": spec.year}
+        else:
+            row |= {"date": spec.date, "markets": len(spec.markets)}
+        rows.append(row | {"problem": None})
+    return rows
+
+
+def economy_values(kind: str, reference: str, profiles: str | None) -> tuple[list[str], list[dict[str, Any]]]:
+    """Every value of a grid or a price book, with unit and source."""
+    spec = load_grid(reference, profiles) if kind == GRIDS else load_prices(reference, profiles)
+    file = find(kind, spec.name, profiles)
+    return [str(file)] if file else [], spec_rows(kind.removesuffix("s"), spec)
+
+
+def spec_rows(root: str, spec: Accelerator | Cluster | Grid | Prices) -> list[dict[str, Any]]:
     """One row per value of a spec: path, value in SI, unit, text for a person, and where it was read.
 
     What a relative's curves were fitted to is no source of a device that inherits them: its word on `kernels` is.
@@ -122,11 +168,13 @@ def spec_rows(root: str, spec: Accelerator | Cluster) -> list[dict[str, Any]]:
         sources |= {f"tiers.{tier.name}.collectives": tier.source for tier in spec.tiers}
         inherited = [tier for tier in spec.tiers if tier.status != "measured"]
         sources |= {f"tiers.{tier.name}.libraries": tier.source for tier in inherited}
+    if isinstance(spec, Prices):
+        sources |= {f"markets.{name}": market.source for name, market in spec.markets.items()}
     for path, value, dimension in _leaves(spec, ()):
         if path[0] == "sources" or value in (None, "", ()) or path[-2:-1] == ("source",):
             continue
         source = source_of(sources, path)
-        shown = show(value, dimension) if dimension else _text(value)
+        shown = _shown(value, dimension) if dimension else _text(value)
         field = ".".join((root, *path))
         rows.append(
             {
@@ -141,9 +189,16 @@ def spec_rows(root: str, spec: Accelerator | Cluster) -> list[dict[str, Any]]:
     return rows
 
 
+def _shown(value: float | dict[str, float], dimension: str) -> str:
+    """A quantity, or a range of it."""
+    return ranged(Range(**value), dimension) if isinstance(value, dict) else show(value, dimension)
+
+
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
     """Walk a spec down to its plain values, with the dimension of each quantity."""
-    if isinstance(value, BaseModel):
+    if isinstance(value, Between):
+        yield path, value.range._asdict(), value.quantity().dimension
+    elif isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             inner = getattr(value, name)
             quantity = next(

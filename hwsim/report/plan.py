@@ -149,7 +149,7 @@ def cost_line(plan: Plan) -> str:
     """Rent and energy for the token budget, or for a trillion tokens."""
     best, budget = plan.best, plan.tokens or TERA
     steps = budget / (best.strategy["global_batch"] * best.strategy["seq_len"])
-    rent = "rent unknown" if best.cost_usd is None else f"{show(best.cost_usd * steps, 'usd')} rent"
+    rent = "rent unknown" if best.cost_usd is None else f"{show(best.cost_usd * steps, 'usd')} rent at list price"
     hours = show(budget / best.tokens_per_s / HOUR_S * best.hardware["devices"], "count")
     energy = show(best.energy_j * steps, "j")
     return f"{rent} · {energy} · {hours} device-hours for {show(budget, 'count')} tokens"
@@ -171,6 +171,12 @@ def ranged(value: Range | None, dimension: str) -> str:
     if value is None:
         return "unknown"
     low, expected, high = (show(float(each), dimension) for each in value)
+    if low == high:
+        return expected
+    *numbers, unit = expected.split(" ")
+    if numbers and low.endswith(f" {unit}") and high.endswith(f" {unit}"):
+        end = len(unit) + 1
+        return f"{expected[:-end]} ({low[:-end]} to {high[:-end]}) {unit}"
     return f"{expected} ({low} to {high})"
 
 

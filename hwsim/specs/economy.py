@@ -50,20 +50,21 @@ class Between(Spec, Generic[QuantityT]):
     def _one_quantity_is_certain(cls, value: Any, read: ModelWrapValidatorHandler[Any]) -> Any:
         if isinstance(value, Mapping | cls):
             return read(value)
-        one: Any = cls._quantity().read(value)
+        one: Any = cls.quantity().read(value)
         return cls.model_construct(low=one, expected=one, high=one)
 
     @model_validator(mode="after")
     def _in_order(self) -> Between[QuantityT]:
         low, expected, high = self.range
         if not low <= expected <= high:
-            low, expected, high = (show(each, self._quantity().dimension) for each in self.range)
+            low, expected, high = (show(each, self.quantity().dimension) for each in self.range)
             msg = f"must be in order: low {low}, expected {expected}, high {high}"
             raise ValueError(msg)
         return self
 
     @classmethod
-    def _quantity(cls) -> Quantity:
+    def quantity(cls) -> Quantity:
+        """What it is a range of."""
         return next(each for each in cls.model_fields["expected"].metadata if isinstance(each, Quantity))
 
     @property
@@ -85,7 +86,7 @@ class Grid(Spec):
     """Emitted per energy drawn from the grid, averaged over the year and located there (no certificates)."""
     electricity: Between[UsdPerJoule]
     """Paid by large consumers."""
-    pue: Between[Annotated[float, Quantity("fraction", 1.0, 5.0)]]
+    pue: Between[Annotated[float, Quantity("ratio", 1.0, 5.0)]]
     """Energy of the facility over that of its machines."""
     confidence: Literal["exact", "mixed", "recalled"] = "mixed"
     notes: Text = ""
@@ -145,7 +146,7 @@ class Storage(Spec):
     price: Between[UsdPerByteSecond]
     bytes_per_parameter: Between[Bytes]
     """Of one checkpoint: weights and optimizer state."""
-    checkpoints: Between[Annotated[float, Quantity("count", 0.0, 1e4)]]
+    checkpoints: Between[Annotated[float, Quantity("ratio", 0.0, 1e4)]]
     """Kept at a time."""
 
 

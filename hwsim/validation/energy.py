@@ -34,7 +34,7 @@ METRICS = {
 }  # fmt: skip
 """Metric to its unit: of one device, one node, all nodes; with cooling (facility); by hours and watts."""
 WORKING_SHARE, STREAMING_SHARE = 0.85, 0.05
-"""Of a step in kernels that multiply and in those that stream, where only the FLOP rate is known: training runs."""
+"""Of a step in kernels that multiply and that stream, where only the FLOP rate is known: as in training runs here."""
 
 
 @cache
