@@ -205,7 +205,7 @@ def _up(value: float | None) -> str:
     if not value:
         return "0"
     digit = 10.0 ** (np.floor(np.log10(value)) - 2.0)
-    return f"{np.ceil(value / digit - 1e-9) * digit:.6g}"
+    return str(np.format_float_positional(float(f"{np.ceil(value / digit - 1e-9) * digit:.3g}"), trim="-"))
 
 
 def _watts(power_w: float | None) -> str:
