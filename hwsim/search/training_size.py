@@ -12,7 +12,7 @@ from hwsim.analytic.counted import step_flops
 from hwsim.costs.money import cost_usd
 from hwsim.errors import UsageError
 from hwsim.search.counting import Trials, seek_largest, seek_smallest
-from hwsim.search.plan import Request, best_on, nearest_fix, why_none
+from hwsim.search.plan import MOST_DEVICES, Request, best_on, nearest_fix, why_none
 from hwsim.search.sizing import Machine, best_of
 from hwsim.search.targets import Option, Targets, Verdict
 from hwsim.specs.strategy import strategies
@@ -180,10 +180,6 @@ def _too_slow(sizer: Sizer, fastest: Verdict, targets: Targets, headroom: float)
             break
     later = f"--target-days {_up(fastest.days)}" if targets.days else f"--target-tokens-per-s {fastest.rate:.4g}"
     return f"{said}. Nearest fix: {' or '.join([*fixes, later])}."
-
-
-MOST_DEVICES = 1 << 20
-"""Devices that a fix may propose."""
 
 
 def _later(sizer: Sizer, targets: Targets, headroom: float) -> str:
