@@ -10,7 +10,7 @@ from typing import Any
 from hwsim import arguments
 from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, training_request
 from hwsim.asking_targets import check_targets, watts
-from hwsim.errors import InfeasibleError, UsageError
+from hwsim.errors import InfeasibleError, UsageError, shorten
 from hwsim.search.cases import SERVING, TRAINING, ServingCase, TrainingCase
 from hwsim.search.plan import Request, best_on, nearest_fix, strategy_of, why_none
 from hwsim.search.sensitivity import BY_OBJECTIVE, Replan, Sensitivity
@@ -243,6 +243,10 @@ def size(
         raise UsageError(msg)
     if max_gpus is not None:
         arguments.whole("max_gpus", max_gpus, arguments.MAX_DEVICES)
+    for name in ("dp", *COLUMNS):
+        if given.get(name) is not None:
+            msg = f"{name}: the strategy is searched for; fix it with pin=['{name}={shorten(given[name])[1:-1]}']"
+            raise UsageError(msg)
     targets = Targets(
         tokens=arguments.token_budget(tokens, model),
         days=target_days,

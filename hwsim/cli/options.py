@@ -22,8 +22,7 @@ def complete_models(incomplete: str) -> list[str]:
     return [name for name in (*names(MODELS), *aliases()) if name.startswith(incomplete.lower())]
 
 
-def complete_hardware(incomplete: str) -> list[str]:
-    """Names of hardware that begin so."""
+def _hardware(incomplete: str) -> list[str]:
     from hwsim.specs.library import ACCELERATORS, CLUSTERS, names
 
     return [name for kind in (ACCELERATORS, CLUSTERS) for name in names(kind) if name.startswith(incomplete.lower())]
@@ -67,7 +66,16 @@ HardwareFlag = Annotated[
     typer.Option(
         "--hardware",
         help="Accelerator or cluster preset, or a YAML.",
-        autocompletion=complete_hardware,
+        autocompletion=_hardware,
+        rich_help_panel=WORK,
+    ),
+]
+HardwaresFlag = Annotated[
+    list[str],
+    typer.Option(
+        "--hardware",
+        help="Accelerator or cluster preset, or a YAML. Repeatable: compared.",
+        autocompletion=_hardware,
         rich_help_panel=WORK,
     ),
 ]

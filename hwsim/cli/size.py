@@ -20,15 +20,7 @@ OWN = ("model", "hardware", "tokens", "budget_usd", "out", "as_json", "output")
 
 def size(
     model: o.ModelFlag,
-    hardware: Annotated[
-        list[str],
-        typer.Option(
-            "--hardware",
-            help="Accelerator or cluster preset, or a YAML. Repeatable: compared.",
-            autocompletion=o.complete_hardware,
-            rich_help_panel=o.WORK,
-        ),
-    ] = ["h100-sxm-80"],  # noqa: B006
+    hardware: o.HardwaresFlag = ["h100-sxm-80"],  # noqa: B006
     task: p.TaskFlag = "train",
     tokens: p.TokensFlag = None,
     target_days: p.DaysFlag = None,

@@ -213,11 +213,9 @@ class ServingCase:
     def read(self) -> Reading:
         """Latency, throughput, and cost and energy of a token."""
         found = self.estimate()
-        if found.fits:
-            note = ""
-        else:
-            needed, left = (show(size, "bytes") for size in (found.memory_bytes["kv_cache"], found.cache_room_bytes))
-            note = f"needs {needed} of the {left} that are left for the KV cache"
+        needed, left = (show(size, "bytes") for size in (found.memory_bytes["kv_cache"], found.cache_room_bytes))
+        short = f"needs {needed} of the {left} that are left for the KV cache"
+        note = "" if found.fits else short if found.cache_room_bytes else "the weights leave no room for a KV cache"
         return Reading({name: getattr(found, name) for name in SERVING}, bool(found.fits), note)
 
     def estimate(self) -> InferenceEstimate:

@@ -279,7 +279,7 @@ def _sentence(each: Effect, metric: str, gain: float, end: str) -> str:
     what, good = METRICS[metric].word, METRICS[metric].more_is_better
     bought = f"{'buys' if good else 'saves'} {gain:.1%} of {what if good else f'the {what}'}".replace("%", " %")
     value = each.low_value if end == "low" else each.high_value
-    plan = f" ({each.notes[end]})" if end in each.notes else ""
+    plan = f" ({each.notes[end]})" if each.fits[end] and end in each.notes else ""
     if each.kind == "job" and value is not None:
         said = f"{value:,.4g} instead of {each.value:,.4g}"
         return f"{each.name} {said} {bought}{plan}"

@@ -12,7 +12,7 @@ from hwsim.analytic.counted import step_flops
 from hwsim.costs.money import cost_usd
 from hwsim.errors import UsageError
 from hwsim.search.counting import Trials, seek_largest, seek_smallest
-from hwsim.search.plan import Request, best_on, nearest_fix, why_none
+from hwsim.search.plan import MOST_DEVICES, Request, best_on, nearest_fix, why_none
 from hwsim.search.sizing import Machine, best_of
 from hwsim.search.targets import Option, Targets, Verdict
 from hwsim.specs.strategy import strategies
@@ -182,10 +182,6 @@ def _too_slow(sizer: Sizer, fastest: Verdict, targets: Targets, headroom: float)
     return f"{said}. Nearest fix: {' or '.join([*fixes, later])}."
 
 
-MOST_DEVICES = 1 << 20
-"""Devices that a fix may propose."""
-
-
 def _later(sizer: Sizer, targets: Targets, headroom: float) -> str:
     """The fastest within the limits, where a deadline is given up."""
     if targets.needed is None:
@@ -205,7 +201,7 @@ def _up(value: float | None) -> str:
     if not value:
         return "0"
     digit = 10.0 ** (np.floor(np.log10(value)) - 2.0)
-    return f"{np.ceil(value / digit - 1e-9) * digit:.6g}"
+    return str(np.format_float_positional(float(f"{np.ceil(value / digit - 1e-9) * digit:.3g}"), trim="-"))
 
 
 def _watts(power_w: float | None) -> str:
