@@ -13,13 +13,13 @@ from hwsim.specs.hardware import Hardware, Power
 AWAKE_SHARE = 0.18
 """Power above idle while work is queued, whatever it does, as a share of what lies between idle and the limit."""
 MEMORY_J_PER_BYTE = 120e-12
-"""To move a byte between device memory and the units: this and the two above fitted on device power of ML.ENERGY v3 and
-Splitwise (62 runs on H100, B200 and A100, 9.6 %; left out of the fit by model and device 10.5 %)."""
+"""To move a byte between device memory and the units: this and the share above fitted on device power of ML.ENERGY v3
+and Splitwise (62 runs on H100, B200 and A100: 9.8 %; 10.3 % with each model and device left out of the fit)."""
 LINK_J_PER_BYTE = 32e-12
 """To send a byte to another device: 4 pJ a bit (LLMServingSim)."""
 HOST_SHARE = 0.125
-"""What the rest of a node draws more per watt that its devices draw above idle: supplies, fans, processors. Between
-H200 nodes capped at 350 and 500 W, and between idle and loaded B200 nodes (MLPerf wall power), 0.11 to 0.17."""
+"""What the rest of a node draws more per watt that its devices draw above idle: supplies, fans, processors. MLPerf wall
+power has 0.2 between H200 nodes capped at 350 and 500 W, and 0.1 between idle and fully loaded B200 nodes."""
 HOST_IDLE_RATED, HOST_IDLE_TDP = 0.33, 0.27
 """The rest of an idle node where its idle power is unknown: share of its rated power less its devices', else of theirs
 (DGX A100, MI300X and B200 nodes: .29 to .34 and .19 to .35)."""
