@@ -43,20 +43,9 @@ def training_document(
     sections = [
         Section("What was asked", (question_facts(outcome), Paragraph(job_line(best)))),
         plan_section(best, plan),
-        memory_section(best, plan),
-        time_section(best),
-        traffic_section(best),
-        roofline_section(found, setting),
+        *explained(found, sensitivity, per(found)),
     ]
-    if plan is not None and len(plan.pareto) > 1:
-        sections.append(pareto_section(plan))
-    if sensitivity is not None:
-        sections.append(sensitivity_section(sensitivity))
-    sections.append(scaling_section(found, best))
-    if outcome.bill is not None:
-        sections.append(bill_section(outcome.bill, per(found)))
-    sections += [questions] if questions is not None else []
-    sections.append(accuracy_section(best))
+    sections[-1:-1] = [questions] if questions is not None else []
     hardware = setting.hardware
     about = f"{best.hardware['devices']:,} × {hardware.accelerator.title or hardware.accelerator.name}"
     model = setting.model.title or setting.model.name
@@ -70,6 +59,22 @@ def training_document(
     )
 
 
+def explained(found: Dossier, sensitivity: Sensitivity | None, what: str) -> list[Section]:
+    """Everything behind a plan: memory, time, traffic, kernels, levers, scaling, its bill (of `what`) and accuracy."""
+    outcome, best = found.outcome, _best(found)
+    plan = outcome.plan if isinstance(outcome.plan, Plan) else None
+    sections = [memory_section(best, plan), time_section(best), traffic_section(best)]
+    sections.append(roofline_section(found, _setting(found)))
+    if plan is not None and len(plan.pareto) > 1:
+        sections.append(pareto_section(plan))
+    if sensitivity is not None:
+        sections.append(sensitivity_section(sensitivity))
+    sections.append(scaling_section(found, best))
+    if outcome.bill is not None:
+        sections.append(bill_section(outcome.bill, what))
+    return [*sections, accuracy_section(best)]
+
+
 def _best(found: Dossier) -> TrainingEstimate:
     return cast("TrainingEstimate", found.outcome.estimate)
 
@@ -80,8 +85,8 @@ def _setting(found: Dossier) -> Setting:
 
 def per(found: Dossier) -> str:
     """What costs are of."""
-    tokens = found.outcome.question.fields.get("tokens")
-    return f"for {tokens} tokens" if tokens else "for 1T tokens"
+    tokens = found.outcome.question.fields.get("tokens", TERA)
+    return f"for {show(tokens, 'count') if isinstance(tokens, int | float) else tokens} tokens"
 
 
 def answer_lines(found: Dossier, best: TrainingEstimate, plan: Plan | None) -> tuple[str, ...]:
