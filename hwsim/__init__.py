@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from hwsim.checking import calibrate, validate_published, validate_pytorch
     from hwsim.deciding import sensitivity, size
+    from hwsim.reporting import report as write_report
     from hwsim.scenario_api import faq, resolve_scenario, scenario_schema, scenario_template, whatif
     from hwsim.serving_api import estimate_inference, plan_inference, simulate_serving
     from hwsim.specs.library import load_grid, load_prices
@@ -50,6 +51,7 @@ __all__ = [
     "validate_published",
     "validate_pytorch",
     "whatif",
+    "write_report",
 ]
 
 
@@ -61,10 +63,15 @@ ELSEWHERE = {
     "hwsim.serving_api": ("estimate_inference", "plan_inference", "simulate_serving"),
 }
 """What is loaded from elsewhere than the facade, by module."""
+RENAMED = {"write_report": ("hwsim.reporting", "report")}
+"""What goes by another name here, as `hwsim.report` is a package."""
 
 
 def __getattr__(name: str) -> Any:
     """Load the facade on first use, so that ``import hwsim`` costs nothing."""
+    if name in RENAMED:
+        module, known = RENAMED[name]
+        return getattr(import_module(module), known)
     if name in __all__:
         module = next((module for module, names in ELSEWHERE.items() if name in names), "hwsim.api")
         return getattr(import_module(module), name)

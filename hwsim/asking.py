@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,19 @@ ModelLike = Reference | Model
 HardwareLike = Reference | Hardware
 Settings = str | Sequence[str] | Mapping[str, Document]
 """Overrides as ``path=value`` texts, or as documents by root (accelerator, model, ...) that know their lines."""
+
+
+def call_of(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of a facade's function that are neither its defaults nor how its progress is told."""
+    usual = {name: each.default for name, each in signature(function).parameters.items()}
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in ("progress", "given")
+        and value is not None
+        and not (isinstance(value, list | tuple | str) and not value)
+        and not (isinstance(value, str | int | float) and usual.get(name) == value)
+    }
 
 
 def names_batch(given: Mapping[str, Any], settings: Settings) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsim import arguments
-from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, training_request
+from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, call_of, training_request
 from hwsim.asking_targets import check_targets, watts
 from hwsim.errors import InfeasibleError, UsageError, shorten
 from hwsim.search.cases import SERVING, TRAINING, ServingCase, TrainingCase
@@ -237,6 +237,7 @@ def size(
     InfeasibleError
         If no number of devices meets the targets: what binds, by how much, and the nearest fix.
     """
+    call = call_of(size, {**locals(), **given})
     arguments.choice("task", task, TASKS)
     if arguments.numbers("headroom", headroom, 0.0, 0.9).ndim:
         msg = "headroom: must be one number"
@@ -259,14 +260,16 @@ def size(
     check_targets(task, targets, promised)
     machines = _machines(hardware)
     if task == "infer":
-        return _sized_serving(model, machines, targets, promised, headroom, max_gpus or MOST_SERVING, given, progress)
+        most = max_gpus or MOST_SERVING
+        sized = _sized_serving(model, machines, targets, promised, headroom, most, given, progress)
+        return replace(sized, asked=call)
     _refuse_others(given, (*arguments.JOB, *OTHERS, "settings", "pin"), "train")
     most = max_gpus or (MOST_FASTEST if targets.needed is None else MOST_NEEDED)
     found = []
     for machine in machines:
         request = training_request(model, machine, 1, **given)
         found.append(size_training(request, targets, headroom, most, progress))
-    return compared(_once(found), targets, headroom)
+    return replace(compared(_once(found), targets, headroom), asked=call)
 
 
 def _machines(hardware: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from hwsim import arguments
 from hwsim.analytic.inference import estimate, inference_frame
-from hwsim.asking import OTHERS, HardwareLike, ModelLike
+from hwsim.asking import OTHERS, HardwareLike, ModelLike, call_of
 from hwsim.asking_inference import JOB, check_seed, promise_of, served_asked, serving_request
 from hwsim.errors import InfeasibleError, UsageError
 from hwsim.events.slo import Slo
@@ -116,6 +116,7 @@ def simulate_serving(
     InfeasibleError
         If the weights leave no room for a KV cache.
     """
+    asked = call_of(simulate_serving, {**locals(), **given})
     names = [field.name for field in fields(Deployment)]
     arguments.named(given, (*ASKED, *names))
     deployed = Deployment(**{name: given.pop(name) for name in names if given.get(name) is not None})
@@ -125,7 +126,8 @@ def simulate_serving(
     work, lengths = _workload(trace, qps, concurrency)
     served, s = served_asked(model, hardware, gpus, **{**given, **lengths})
     work = work or _drawn(qps, concurrency, requests, arrival_cv, length_spread, served.job, seed)
-    return simulate_traffic(served, s, deployed, work, _slo(ttft_ms, tpot_ms), seed, progress)
+    found = simulate_traffic(served, s, deployed, work, _slo(ttft_ms, tpot_ms), seed, progress)
+    return replace(found, asked=asked)
 
 
 def _workload(trace: Any, qps: Any, concurrency: Any) -> tuple[Workload | None, dict[str, int]]:

@@ -26,7 +26,8 @@ def test_wheel_works_from_any_directory(tmp_path):
         names = archive.namelist()
         archive.extractall(place)
     for wanted in ("hwsim/hardware_profiles/accelerators/h100-sxm-80.yaml", "hwsim/hardware_profiles/grids/usa.yaml",
-                   "hwsim/data/models/llama-3-70b.yaml", "hwsim/data/aliases.yaml", "hwsim/data/frameworks/megatron.yaml",
+                   "hwsim/data/models/llama-3-70b.yaml", "hwsim/data/aliases.yaml",
+                   "hwsim/data/frameworks/megatron.yaml",
                    "hwsim/report/templates/page.html.j2", "hwsim/report/templates/page.css",
                    "hwsim/scenarios_shipped/template.yaml"):  # fmt: skip
         assert wanted in names

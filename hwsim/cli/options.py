@@ -17,12 +17,13 @@ class Format(StrEnum):
 
 
 def complete_models(incomplete: str) -> list[str]:
+    """Names of models that begin so."""
     from hwsim.specs.library import MODELS, aliases, names
 
     return [name for name in (*names(MODELS), *aliases()) if name.startswith(incomplete.lower())]
 
 
-def _hardware(incomplete: str) -> list[str]:
+def complete_hardware(incomplete: str) -> list[str]:
     from hwsim.specs.library import ACCELERATORS, CLUSTERS, names
 
     return [name for kind in (ACCELERATORS, CLUSTERS) for name in names(kind) if name.startswith(incomplete.lower())]
@@ -66,7 +67,7 @@ HardwareFlag = Annotated[
     typer.Option(
         "--hardware",
         help="Accelerator or cluster preset, or a YAML.",
-        autocompletion=_hardware,
+        autocompletion=complete_hardware,
         rich_help_panel=WORK,
     ),
 ]
@@ -75,7 +76,7 @@ HardwaresFlag = Annotated[
     typer.Option(
         "--hardware",
         help="Accelerator or cluster preset, or a YAML. Repeatable: compared.",
-        autocompletion=_hardware,
+        autocompletion=complete_hardware,
         rich_help_panel=WORK,
     ),
 ]

@@ -123,11 +123,11 @@ def _distribution(axes: Any, seconds: np.ndarray[Any, Any], name: str, spread: M
     _plain(axes)
 
 
-def _over_time(axes: Any, found: ServingSimulation, what: Sequence[str]) -> None:
-    """Queue and batch, or the cache, of all replicas together."""
+def over_time(found: ServingSimulation, points: int = 400) -> tuple[Any, dict[str, Any]]:
+    """Times, and there the requests that wait and run, and the share of the KV cache in use, of all replicas."""
     records = [record for record in found.result.replicas if record.points]
     end_s = max((record.points[-1].end_s for record in records), default=0.0)
-    grid = np.linspace(0.0, end_s, 400)
+    grid = np.linspace(0.0, end_s, points)
     sums = {name: np.zeros_like(grid) for name in ("queue", "batch", "cache")}
     for record in records:
         times = np.array([point.end_s for point in record.points])
@@ -135,14 +135,20 @@ def _over_time(axes: Any, found: ServingSimulation, what: Sequence[str]) -> None
         columns = {
             "queue": [point.queue for point in record.points],
             "batch": [point.decodes + point.chunks for point in record.points],
-            "cache": [100.0 * point.blocks / record.kv_blocks / len(records) for point in record.points],
+            "cache": [point.blocks / record.kv_blocks / len(records) for point in record.points],
         }
         for name, column in columns.items():
             sums[name] += np.array(column, dtype=np.float64)[place]
+    return grid, sums
+
+
+def _over_time(axes: Any, found: ServingSimulation, what: Sequence[str]) -> None:
+    """Queue and batch, or the cache, of all replicas together."""
+    grid, sums = over_time(found)
     looks = {"queue": ("waiting", ORANGE), "batch": ("running", BLUE), "cache": ("KV cache", GREEN)}
     for name in what:
         label, colour = looks[name]
-        axes.plot(grid, sums[name], color=colour, linewidth=1.2, label=label)
+        axes.plot(grid, sums[name] * (100.0 if name == "cache" else 1.0), color=colour, linewidth=1.2, label=label)
     axes.set_xlabel("time [s]")
     axes.set_ylim(bottom=0)
     if what == ("cache",):

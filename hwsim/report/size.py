@@ -148,7 +148,7 @@ def considered(found: Sizing) -> list[Any]:
             **({"days": "n/a" if one.days is None else f"{one.days:,.1f}"} if found.targets.tokens else {}),
             **({"cost": "n/a" if one.cost_usd is None else show(one.cost_usd, "usd")} if found.targets.tokens else {}),
             "power": "n/a" if one.option.power_w is None else show(one.option.power_w, "w"),
-            "verdict": _verdict(one),
+            "verdict": verdict(one),
         }
         for one in every
         if id(one) in kept
@@ -159,7 +159,7 @@ def considered(found: Sizing) -> list[Any]:
     return ["", f"{said}{lost}:", simple_table(rows)]
 
 
-def _verdict(one: Verdict) -> str:
+def verdict(one: Verdict) -> str:
     """Whether an option meets the targets, in a few words."""
     if one.meets:
         return "meets"

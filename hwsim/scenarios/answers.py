@@ -51,6 +51,20 @@ class Asked:
     grid: Grid
     prices: Prices
 
+    @property
+    def one(self) -> tuple[Setting, Strategies] | tuple[Served, Strategies]:
+        """The one strategy of a question that names it.
+
+        Raises
+        ------
+        UsageError
+            If it names none.
+        """
+        if self.single is None:
+            msg = f"{self.question.name}: names no strategy"
+            raise UsageError(msg)
+        return self.single
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -213,8 +227,7 @@ def _worked(asked: Asked) -> tuple[Estimate, Plan | ServingPlan | None, Setting 
     if isinstance(asked.request, ServingRequest):
         deployed = plan_serving(asked.request)
         return deployed.best, deployed, asked.request.served
-    assert asked.single is not None
-    setting, s = asked.single
+    setting, s = asked.one
     if isinstance(setting, Setting):
         return estimates(evaluate(setting, s))[0], None, setting
     return estimate(setting, s), None, setting

@@ -69,8 +69,7 @@ def lay_out(loaded: Loaded) -> Grid:
     InputFileError
         Naming line and axis; also for more points than anyone waits for.
     """
-    sweep, document = loaded.scenario.sweep, loaded.document
-    assert sweep is not None
+    sweep, document = loaded.sweep, loaded.document
     subject = Subject(loaded.asked[0])
     axes: dict[str, tuple[AxisPoint, ...]] = {}
     for path, axis in sweep.axes.items():

@@ -14,6 +14,7 @@ from hwsim.scenarios.answers import Outcome
 from hwsim.scenarios.axes import side_by_side
 from hwsim.scenarios.sweep import Swept, swept
 from hwsim.search.plan import strategy_of
+from hwsim.search.serving_plan import ServingPlan, explored
 
 DEVICES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Of those asked for, along which strong and weak scaling are drawn."""
@@ -33,11 +34,15 @@ class Dossier:
     """The same with a batch that grows with them."""
     context: Swept | None = None
     """Longer and shorter sequences at the same tokens per step."""
+    points: tuple[Mapping[str, Any], ...] = ()
+    """Of a deployment: every layout and batch that fits (see `hwsim.search.serving_plan.explored`)."""
 
 
 def dossier(outcome: Outcome, profiles: str | Path | None = None) -> Dossier:
-    """Work out what a report of one answer needs; inference and answers without a plan have no more than themselves."""
+    """Work out what a report of one answer needs; one strategy that serves has no more than itself."""
     found, setting = outcome.estimate, outcome.setting
+    if isinstance(outcome.plan, ServingPlan):
+        return Dossier(outcome, points=tuple(explored(outcome.plan.request)))
     if not isinstance(found, TrainingEstimate) or not isinstance(setting, Setting):
         return Dossier(outcome)
     kept, question = outcome.kept_strategy(), outcome.question

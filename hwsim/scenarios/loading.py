@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hwsim.scenarios.question import Question, checked_files, flattened
 from hwsim.scenarios.subject import scaled
 from hwsim.specs.files import validate
 from hwsim.specs.reading import Document, read_yaml
-from hwsim.specs.scenario import Scenario
+from hwsim.specs.scenario import Scenario, Sweep
 
 BASE = "base"
 DEEPEST = 16
@@ -29,6 +29,22 @@ class Loaded:
     document: Document
     asked: tuple[Asked, ...]
     """The base first, then the scenarios in order; every one loaded and checked."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the base that were changed (``--set``), by path."""
+
+    @property
+    def sweep(self) -> Sweep:
+        """The sweep of a file that has one.
+
+        Raises
+        ------
+        UsageError
+            If it has none.
+        """
+        if self.scenario.sweep is None:
+            msg = f"{self.document.source}: sweep: there is none"
+            raise UsageError(msg)
+        return self.scenario.sweep
 
     @property
     def base(self) -> Question:
@@ -70,7 +86,8 @@ def load_scenario(
     base = _base(document, folder, settings or {})
     questions = [base, *_variations(scenario, document, base, folder)]
     _check_expectations(scenario, document, [question.name for question in questions])
-    return Loaded(scenario, document, tuple(ask(scaled(question, profiles), profiles) for question in questions))
+    asked = tuple(ask(scaled(question, profiles), profiles) for question in questions)
+    return Loaded(scenario, document, asked, dict(settings or {}))
 
 
 def _base(document: Document, folder: Path | None, settings: Mapping[str, Any]) -> Question:

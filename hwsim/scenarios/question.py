@@ -150,15 +150,15 @@ def _unknown(path: str) -> str:
         if root in GROUPS:
             return f"name a field of it, such as {root}.{_example(root)}"
         return "unknown field" + (did_you_mean(root, [*known, *GROUPS]) or f" (fields here: {', '.join(known)}, ...)")
-    options = _options(root)
-    if options is None:
+    known_there = options(root)
+    if known_there is None:
         hint = did_you_mean(root, GROUPS) or f" (roots: {', '.join(GROUPS)})"
         return f"unknown root {shorten(root)}{hint}"
     name = rest.split(".")[0]
-    return "" if not options or name in options else f"unknown field{did_you_mean(name, options)}"
+    return "" if not known_there or name in known_there else f"unknown field{did_you_mean(name, known_there)}"
 
 
-def _options(root: str) -> list[str] | None:
+def options(root: str) -> list[str] | None:
     """Fields that a root has; None for no root of a question."""
     named: dict[str, tuple[str, ...]] = {
         "job": (*arguments.JOB, "framework", *asking_inference.JOB, "engine", "engine_overhead", "precision"),
@@ -171,7 +171,7 @@ def _options(root: str) -> list[str] | None:
 
 
 def _example(root: str) -> str:
-    return (_options(root) or [""])[0]
+    return (options(root) or [""])[0]
 
 
 def _twice(path: str, values: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from hwsim.scenarios.question import TIMES, Question, located
 from hwsim.search.plan import Request
 from hwsim.search.serving_plan import ServingRequest
 from hwsim.specs.fields import dimension_of, value_at
+from hwsim.specs.scenario import MOST_TIMES
 from hwsim.units import write
 
 
@@ -48,11 +49,8 @@ class Subject:
         request = asked.request
         if isinstance(request, Request):
             setting: Any = Setting(request.model, request.hardware, request.job, request.devices)
-        elif isinstance(request, ServingRequest):
-            setting = request.served
         else:
-            assert asked.single is not None
-            setting = asked.single[0]
+            setting = request.served if isinstance(request, ServingRequest) else asked.one[0]
         job = setting.job
         self.roots: dict[str, Any] = {"model": setting.model, "job": job}
         self.roots |= {"accelerator": setting.hardware.accelerator, "cluster": setting.hardware.cluster}
@@ -66,7 +64,7 @@ class Subject:
 
     def multiples(self, path: str, factor: Any) -> dict[str, Any]:
         """The field's value times a factor, as files write it; of a group of rates, each of them."""
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < 1e9:
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= MOST_TIMES:
             msg = f"{path}: times must be a positive number, not {shorten(factor)}"
             raise UsageError(msg)
         root, _, inner = path.partition(".")

@@ -96,8 +96,7 @@ def run_sweep(loaded: Loaded, base: Outcome, profiles: str | Path | None) -> Swe
     InputFileError
         For axes and values that are wrong, and for more searches than anyone waits for.
     """
-    sweep = loaded.scenario.sweep
-    assert sweep is not None
+    sweep = loaded.sweep
     kept = {} if sweep.replan or base.question.group("strategy") else base.kept_strategy()
     return swept(loaded.base, lay_out(loaded), kept, profiles)
 
@@ -267,9 +266,7 @@ def _checked(question: Question, path: str, values: list[Any], profiles: str | P
 
 def question_hardware(question: Question, profiles: str | Path | None) -> Any:
     """The machine that a question is about."""
-    asked = ask(question, profiles)
-    assert asked.single is not None
-    return asked.single[0].hardware
+    return ask(question, profiles).one[0].hardware
 
 
 def _evaluate(

@@ -252,24 +252,55 @@ def _score(request: ServingRequest, plan: InferenceEstimate) -> tuple[float, ...
     return (made["devices"] / made["output_tokens_per_s"], made["devices"], plan.tpot_s)
 
 
+def explored(request: ServingRequest) -> list[dict[str, Any]]:
+    """Every layout and batch that fits, as `ServingPlan.pareto` has the best; whether each is one of these (`best`),
+    and whether it keeps the promise where nothing waits in a queue (`keeps`).
+    """
+    served = request.served
+    found = list(layouts(served.model, served.devices, served.network.links[0].domain, request.pins))
+    if not found:
+        return []
+    seen = steady(served, columns(found), batches(served.job.engine.max_sequences))
+    _, alive = _sift(request, seen)
+    points, front = _points(request, found, seen), set(_best_of(request, seen))
+    keeps = alive[np.broadcast_to(seen.fits, alive.shape)].tolist()
+    return [{**point, "best": i in front, "keeps": keeps[i]} for i, point in enumerate(points)]
+
+
 def _front(request: ServingRequest, found: Sequence[Layout], seen: Steady) -> list[dict[str, Any]]:
     """Layouts and batches that no other beats in both tokens per second of a device and of a user."""
+    points = _points(request, found, seen)
+    front = [points[i] for i in _best_of(request, seen)]
+    return sorted(front, key=lambda point: -point["output_tokens_per_s_per_user"])
+
+
+def _speeds(request: ServingRequest, seen: Steady) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Tokens per second of a user and of a device, of what fits."""
     shape = np.broadcast_shapes(np.shape(seen.tpot_s), np.shape(seen.fits))
     fits = np.broadcast_to(seen.fits, shape)
     output = float(request.served.job.output_len)
     user = np.broadcast_to(1.0 / seen.tpot_s, shape)[fits]
     device = np.broadcast_to(seen.rate * output / seen.devices, shape)[fits]
-    rows, batch = np.nonzero(fits)
-    points = np.stack([-user, -device], axis=1)
-    front = sorted(pareto_front(points), key=lambda i: -user[i])
+    return np.stack([user, device], axis=1)
+
+
+def _best_of(request: ServingRequest, seen: Steady) -> list[int]:
+    """Places of the points that no other beats."""
+    return [int(i) for i in pareto_front(-_speeds(request, seen))]
+
+
+def _points(request: ServingRequest, found: Sequence[Layout], seen: Steady) -> list[dict[str, Any]]:
+    """What fits, layout by layout and batch by batch."""
+    shape = np.broadcast_shapes(np.shape(seen.tpot_s), np.shape(seen.fits))
+    rows, batch = (places.tolist() for places in np.nonzero(np.broadcast_to(seen.fits, shape)))
     return [
         {
-            "output_tokens_per_s_per_user": float(user[i]),
-            "output_tokens_per_s_per_device": float(device[i]),
-            "batch": int(np.ravel(seen.batch)[batch[i]]),
-            **{name: int(value) for name, value in vars(found[rows[i]]).items()},
+            "output_tokens_per_s_per_user": user,
+            "output_tokens_per_s_per_device": device,
+            "batch": int(np.ravel(seen.batch)[column]),
+            **{name: int(value) for name, value in vars(found[row]).items()},
         }
-        for i in front
+        for (user, device), row, column in zip(_speeds(request, seen).tolist(), rows, batch, strict=True)
     ]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -63,6 +63,10 @@ class ServingSimulation(Answer):
     workload: Workload
     result: Result
     values: dict[str, Any]
+    slo: Slo | None = None
+    """What was promised."""
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments that ask for the same again, where a call of `hwsim.simulate_serving` asked for it."""
 
     def to_frame(self) -> pd.DataFrame:
         """The requests, one row each."""
@@ -140,7 +144,7 @@ def simulate_traffic(
     values = {**_head(served, s, workload, seed), **found, **_spent(served, s, found, result)}
     values["output_tokens_per_s_per_device"] = values["output_tokens_per_s"] / served.devices
     values["elapsed_s"] = time.perf_counter() - started
-    return ServingSimulation(served, s, workload, result, values)
+    return ServingSimulation(served, s, workload, result, values, slo)
 
 
 def _head(served: Served, s: Strategies, workload: Workload, seed: int) -> dict[str, Any]:

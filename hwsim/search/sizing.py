@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hwsim.analytic.estimate import SCHEMA_VERSION
@@ -45,6 +45,8 @@ class Sizing:
     why: str
     """Why the runner-up lost."""
     machines: tuple[Machine, ...]
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments that ask for the same again, where a call of `hwsim.size` asked for it."""
 
     @property
     def machine(self) -> Machine:

@@ -12,6 +12,8 @@ from hwsim.specs.base import Count, Spec
 MOST_SCENARIOS = 200
 MOST_POINTS = 100_000
 """Most points that a sweep may expand to."""
+MOST_TIMES = 1e9
+"""Largest multiple of what a base has."""
 Label = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """A name that a person reads: spaces are fine, control characters are not."""
 Words = Annotated[str, Field(max_length=4000)]
@@ -32,7 +34,7 @@ class Axis(Spec):
     """... or how far apart they are."""
     spacing: Literal["linear", "log"] = "linear"
     """Equal differences, or equal ratios."""
-    times: tuple[Annotated[float, Field(gt=0, le=1e9)], ...] | None = Field(
+    times: tuple[Annotated[float, Field(gt=0, le=MOST_TIMES)], ...] | None = Field(
         default=None, min_length=1, max_length=MOST_POINTS
     )
     """Multiples of what the base has, such as [0.5, 1, 2]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +13,21 @@ from hwsim.formulas.ranges import Range as Bounds
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Facts, Paragraph, Section, Table
 from hwsim.report.figures import Measure, Range
+from hwsim.search.cases import METRICS
 from hwsim.specs.library import DATA
-from hwsim.units import HOUR_S, show
+from hwsim.units import show
 
 if TYPE_CHECKING:
     from hwsim.analytic.estimate import TrainingEstimate
     from hwsim.costs.bill import Bill
     from hwsim.scenarios.answers import Outcome
+    from hwsim.search.sensitivity import Sensitivity
 
 LIBRARIES = ("numpy", "pandas", "simpy", "matplotlib")
 USD, ENERGY, CARBON = Measure("Cost", "usd"), Measure("Energy", "j"), Measure("Carbon", "kg")
 RENTS = {"on_demand": "rent, on demand", "committed": "rent, a year committed", "spot": "rent, spot"}
+LEVERS, SEEN = 12, 1e-4
+"""Levers in a tornado, and the least change that is drawn."""
 LEFT_OUT = DATA / "validation" / "left_out.csv"
 
 
@@ -55,6 +59,13 @@ def between(value: Bounds, dimension: str) -> str:
     """A range for a person."""
     low, expected, high = (show(float(each), dimension) for each in value)
     return expected if low == high else f"{expected} ({low} to {high})"
+
+
+def money_line(bill: Bill, per: str) -> str:
+    """What something costs, in a line."""
+    rent = bill.rent_usd["on_demand"]
+    money = "rent unknown" if rent is None else f"{between(rent, 'usd')} rent on demand"
+    return f"{money}; {between(bill.facility_energy_j, 'j')}; {between(bill.total_carbon_kg, 'kg')} CO2e {per}"
 
 
 def bill_section(bill: Bill, per: str) -> Section:
@@ -106,6 +117,26 @@ def _sources_table(sources: Mapping[str, str]) -> Table:
     return Table("Where these constants are from", (Column("constant"), Column("source and date")), rows)
 
 
+def sensitivity_section(found: Sensitivity) -> Section:
+    """What a little more or less of each thing does."""
+    metric = METRICS[found.metric]
+    effects = {}
+    for each in found.levers[:LEVERS]:
+        shifts = [each.shift(found.metric, end) if each.runs(end) else None for end in ("low", "high")]
+        if any(abs(value or 0.0) > SEEN for value in shifts):
+            effects[each.name] = (shifts[0] or 0.0, shifts[1] or 0.0)
+    if not effects:
+        return Section("What is worth buying next", (Paragraph("No single thing matters."),))
+    sentences = found.sentences()
+    share = f"{found.change:.0%}".replace("%", " %")
+    figure = figures.tornado(
+        "tornado", sentences[0] if sentences else "Little depends on any one thing", effects, metric.word,
+        "The strategy is kept; each thing is changed alone.", "more" if metric.more_is_better else "less",
+        (f"{share} less", f"{share} more"),
+    )  # fmt: skip
+    return Section("What is worth buying next", (figure, *(Paragraph(text) for text in sentences[1:5])))
+
+
 def accuracy_section(estimate: TrainingEstimate) -> Section:
     """How far predictions like this have been from published runs, constants chosen without each source."""
     band, step = estimate.band, estimate.step_time_s
@@ -128,22 +159,7 @@ def accuracy_section(estimate: TrainingEstimate) -> Section:
     return Section("How accurate predictions like this have been", (table, text), said)
 
 
-def hours(seconds: float) -> str:
-    """A duration for a person."""
-    return show(seconds, "s")
-
-
-def python_call(function: str, given: Mapping[str, Any]) -> str:
-    """The same question in Python."""
-    return f"hwsim.{function}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
-
-
-def joined(parts: Sequence[str]) -> str:
-    """Words in a row."""
-    return ", ".join(part for part in parts if part)
-
-
 __all__ = [
-    "HOUR_S", "accuracy_section", "between", "bill_section", "hours", "joined", "provenance", "python_call",
-    "question_facts",
+    "accuracy_section", "between", "bill_section", "money_line", "provenance", "question_facts", "range_row",
+    "sensitivity_section",
 ]  # fmt: skip

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hwsim.analytic.estimate import NAMES
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Paragraph, Reproduce, Section, Table
-from hwsim.report.documents.parts import accuracy_section, between, bill_section, provenance, question_facts
+from hwsim.report.documents.parts import (
+    accuracy_section,
+    bill_section,
+    money_line,
+    provenance,
+    question_facts,
+    sensitivity_section,
+)
 from hwsim.report.figures import Measure, Operator, Point
 from hwsim.report.plan import job_line, strategy_line
 from hwsim.search.plan import Plan
@@ -25,7 +32,6 @@ if TYPE_CHECKING:
 MEMORY, TOKENS = Measure("Memory per device", "bytes"), Measure("Throughput", unit="tokens/s")
 DEVICES, CONTEXT, STEP = Measure("Devices"), Measure("Sequence length", unit="tokens"), Measure("Time per step", "s")
 SHOWN_PLANS = 3
-LEVERS = 12
 
 
 def training_document(
@@ -37,20 +43,9 @@ def training_document(
     sections = [
         Section("What was asked", (question_facts(outcome), Paragraph(job_line(best)))),
         plan_section(best, plan),
-        memory_section(best, plan),
-        time_section(best),
-        traffic_section(best),
-        roofline_section(found, setting),
+        *explained(found, sensitivity, per(found)),
     ]
-    if plan is not None and len(plan.pareto) > 1:
-        sections.append(pareto_section(plan))
-    if sensitivity is not None:
-        sections.append(sensitivity_section(sensitivity))
-    sections.append(scaling_section(found, best))
-    if outcome.bill is not None:
-        sections.append(bill_section(outcome.bill, per(found)))
-    sections += [questions] if questions is not None else []
-    sections.append(accuracy_section(best))
+    sections[-1:-1] = [questions] if questions is not None else []
     hardware = setting.hardware
     about = f"{best.hardware['devices']:,} × {hardware.accelerator.title or hardware.accelerator.name}"
     model = setting.model.title or setting.model.name
@@ -64,24 +59,34 @@ def training_document(
     )
 
 
-def _best(found: Dossier) -> TrainingEstimate:
-    from hwsim.analytic.estimate import TrainingEstimate as Estimate
+def explained(found: Dossier, sensitivity: Sensitivity | None, what: str) -> list[Section]:
+    """Everything behind a plan: memory, time, traffic, kernels, levers, scaling, its bill (of `what`) and accuracy."""
+    outcome, best = found.outcome, _best(found)
+    plan = outcome.plan if isinstance(outcome.plan, Plan) else None
+    sections = [memory_section(best, plan), time_section(best), traffic_section(best)]
+    sections.append(roofline_section(found, _setting(found)))
+    if plan is not None and len(plan.pareto) > 1:
+        sections.append(pareto_section(plan))
+    if sensitivity is not None:
+        sections.append(sensitivity_section(sensitivity))
+    sections.append(scaling_section(found, best))
+    if outcome.bill is not None:
+        sections.append(bill_section(outcome.bill, what))
+    return [*sections, accuracy_section(best)]
 
-    assert isinstance(found.outcome.estimate, Estimate)
-    return found.outcome.estimate
+
+def _best(found: Dossier) -> TrainingEstimate:
+    return cast("TrainingEstimate", found.outcome.estimate)
 
 
 def _setting(found: Dossier) -> Setting:
-    from hwsim.analytic.setting import Setting as Loaded
-
-    assert isinstance(found.outcome.setting, Loaded)
-    return found.outcome.setting
+    return cast("Setting", found.outcome.setting)
 
 
 def per(found: Dossier) -> str:
     """What costs are of."""
-    tokens = found.outcome.question.fields.get("tokens")
-    return f"for {tokens} tokens" if tokens else "for 1T tokens"
+    tokens = found.outcome.question.fields.get("tokens", TERA)
+    return f"for {show(tokens, 'count') if isinstance(tokens, int | float) else tokens} tokens"
 
 
 def answer_lines(found: Dossier, best: TrainingEstimate, plan: Plan | None) -> tuple[str, ...]:
@@ -97,12 +102,7 @@ def answer_lines(found: Dossier, best: TrainingEstimate, plan: Plan | None) -> t
         f"Best strategy: {strategy_line(best)}",
         f"Memory {room}; limited by {best.bottleneck}",
     ]
-    rent = bill.rent_usd["on_demand"] if bill else None
-    if bill is not None:
-        money = "rent unknown" if rent is None else f"{between(rent, 'usd')} rent on demand"
-        lines.append(
-            f"{money}; {between(bill.facility_energy_j, 'j')}; {between(bill.total_carbon_kg, 'kg')} CO2e {per(found)}"
-        )
+    lines += [money_line(bill, per(found))] if bill is not None else []
     return tuple(lines)
 
 
@@ -235,25 +235,6 @@ def pareto_section(plan: Plan) -> Section:
     title = f"{show(saved, 'bytes')} a device can be saved for {lost:.0%} of the throughput"
     caption = "Plans that no other beats in both."
     return Section("Speed against memory", (figures.pareto("pareto", title, points, MEMORY, TOKENS, caption),))
-
-
-def sensitivity_section(found: Sensitivity) -> Section:
-    """What a little more or less of each thing does."""
-    metric = found.metric
-    effects = {}
-    for each in found.levers[:LEVERS]:
-        shifts = [each.shift(metric, end) if each.runs(end) else None for end in ("low", "high")]
-        if any(abs(value or 0.0) > 1e-4 for value in shifts):
-            effects[each.name] = (shifts[0] or 0.0, shifts[1] or 0.0)
-    sentences = found.sentences()
-    if not effects:
-        return Section("What is worth buying next", (Paragraph("No single thing matters."),))
-    share = f"{found.change:.0%}".replace("%", " %")
-    figure = figures.tornado(
-        "tornado", sentences[0] if sentences else "Little depends on any one thing", effects, "throughput",
-        "The strategy is kept; each thing is changed alone.", "more", (f"{share} less", f"{share} more"),
-    )  # fmt: skip
-    return Section("What is worth buying next", (figure, *(Paragraph(text) for text in sentences[1:5])))
 
 
 def scaling_section(found: Dossier, best: TrainingEstimate) -> Section:

@@ -36,6 +36,8 @@ WIDE = 20.0
 """From this ratio of the largest to the smallest on, an axis of latencies is logarithmic."""
 PERCENTILES = (0.5, 0.9, 0.99)
 MOST_EXACT = 100_000
+MOST_MARKED = 40
+"""Points that are marked one by one, with a text under the pointer; a line of more is a line alone."""
 MOST_DIRECT = 9
 """Values of `x` that get a tick of their own."""
 
@@ -126,7 +128,9 @@ def sweep_lines(
         name=name, title=title, caption=caption, alt=f"{y.name} against {x.name}: {said(told)}.",
         size=(WIDTH, 3.6), draw=partial(_draw_sweep, lines, x, y, log),
         data=tuple({"line": key, x.column: a, y.column: b} for key, curve in lines.items() for a, b in curve),
-        hover=tuple(f"{key}, {x.text(a)}: {y.text(b)}" for key, a, b in points),
+        hover=tuple(
+            f"{key}, {x.text(a)}: {y.text(b)}" for key, a, b in points if len(lines[key]) <= MOST_MARKED
+        ),
     )  # fmt: skip
 
 
@@ -159,7 +163,7 @@ def _draw_curves(axes: Axes, lines: Curves, theme: Theme, marked: bool) -> list[
     for i, curve in enumerate(lines.values()):
         good = [(a, b if math.isfinite(b) else math.nan) for a, b in curve]
         axes.plot([a for a, _ in good], [b for _, b in good], color=colours[i], solid_joinstyle="round")
-        for a, b in curve:
+        for a, b in curve if len(curve) <= MOST_MARKED else ():
             if math.isfinite(a) and math.isfinite(b):
                 (dot,) = axes.plot([a], [b], MARKERS[i % len(MARKERS)], color=colours[i], markersize=5)
                 if marked:
