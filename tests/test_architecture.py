@@ -38,7 +38,6 @@ SCALES_ALLOWED: dict[str, dict[str, str]] = {
     "search/space.py": {"_pin_value": "largest pin"},
     "events/workload.py": {"MOST_PRIORITY": "largest priority: a number without a unit"},
     "search/plan.py": {"MOST_DEVICES": "largest machine tried: a count of devices"},
-    "search/training_size.py": {"MOST_DEVICES": "largest machine that a fix proposes: a count of devices"},
     "specs/scenario.py": {"MOST_TIMES": "largest multiple of a base's value: a number without a unit"},
 }
 """File to definition to the reason why its large numbers are no units."""

@@ -24,6 +24,7 @@ def complete_models(incomplete: str) -> list[str]:
 
 
 def complete_hardware(incomplete: str) -> list[str]:
+    """Names of accelerators and clusters that begin so."""
     from hwsim.specs.library import ACCELERATORS, CLUSTERS, names
 
     return [name for kind in (ACCELERATORS, CLUSTERS) for name in names(kind) if name.startswith(incomplete.lower())]

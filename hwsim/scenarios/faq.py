@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hwsim.analytic.estimate import TrainingEstimate
 from hwsim.analytic.inference import InferenceEstimate
@@ -181,8 +181,7 @@ def how_much_data(counts: Any, budget: float, best: float) -> Item:
 
 
 def _trained(outcome: Outcome) -> tuple[TrainingEstimate, Setting]:
-    assert isinstance(outcome.estimate, TrainingEstimate) and isinstance(outcome.setting, Setting)  # noqa: PT018
-    return outcome.estimate, outcome.setting
+    return cast("TrainingEstimate", outcome.estimate), cast("Setting", outcome.setting)
 
 
 def how_much_compute(outcome: Outcome, budget: float) -> Item:
