@@ -73,7 +73,9 @@ class Engine(Spec):
     prompt_host: Seconds = 0.0
     """The same per prompt token."""
     chunked: bool = True
-    """Prompts are cut into chunks that run beside decodes; if not, whole prompts run first."""
+    """Prompts are cut into chunks; if not, whole prompts run first and decodes wait."""
+    mixed: bool = True
+    """Chunks run beside decodes, in one step; if not, decodes wait until no prompt is left."""
     token_budget: Count = 8192
     """Most tokens of a step that holds a prompt."""
     max_sequences: Count = 1024

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hwsim.errors import InputFileError
-from hwsim.specs.base import Fraction, Spec, Text
+from hwsim.specs.base import Fraction, Ratio, Spec, Text
 from hwsim.specs.files import validate
 from hwsim.specs.library import DATA
 from hwsim.specs.reading import Document, parse_yaml, read_yaml
@@ -45,8 +45,10 @@ class Source(Spec):
     """Software that ran it, where it serves."""
     settings: tuple[Text, ...] = ()
     """Overrides that all its runs need."""
-    alike: bool = False
-    """Requests under load were all of one length: clients march in step."""
+    runs: dict[Text, tuple[Text, ...]] = {}
+    """Overrides of some of its runs, by "model device": what their launch commands say."""
+    spread: Ratio | None = None
+    """Half the range of the lengths of requests under load over their mean; 0: all alike, clients march in step."""
     note: Text = ""
     """What a reader should know of all its rows."""
 
