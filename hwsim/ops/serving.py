@@ -15,7 +15,7 @@ import numpy as np
 
 from hwsim.formulas.attention import windowed_keys
 from hwsim.formulas.types import Numeric
-from hwsim.ops import block
+from hwsim.ops import block, sparse
 from hwsim.ops.attention import attention_part, cross_part
 from hwsim.ops.axes.expert import destinations
 from hwsim.ops.mlp import mlp_part, shared_experts
@@ -66,6 +66,7 @@ def sharing(s: Strategies) -> Numeric:
 def layer(p: Plan, routing: Routing) -> list[Operator]:
     """One decoder layer of the plan's kind, its attention to the cache left out (see `attention`)."""
     half = [operator for operator in attention_part(p) if operator.name != "attention"]
+    half += sparse.indexer(p) if p.model.index_heads else []
     crossing = [operator for operator in cross_part(p) if operator.name not in ("cross attention", "cross kv")]
     second = expert_part(p, routing) if p.kind.experts else mlp_part(p)
     return [*half, *(crossing if p.kind.cross else []), *second]
@@ -90,6 +91,8 @@ def attention(p: Plan, cached: Cached) -> list[tuple[Kind, int, Operator]]:
     for segment in decoder(p.model):
         for kind, count in segment.kinds:
             found.append((kind, count, core(p.of(kind), cached)))
+            if p.model.index_heads:
+                found.append((kind, count, sparse.scores(p, cached)))
     return found
 
 
@@ -104,7 +107,7 @@ def core(p: Plan, cached: Cached) -> Operator:
         element_bytes=p.formats.activation, kv_bytes=cached.bytes,
     )  # fmt: skip
     if m.is_mla:
-        work = latent(p, work)
+        work = sparse.chosen(p, cached, latent(p, work), absorbed(p, work)) if m.index_heads else latent(p, work)
     beside: list[Stream] = []
     if p.habits.cache_passes:
         repeated = 2.0 * cached.sequences * cached.keys * z.heads * m.head_dim * cached.bytes
@@ -122,6 +125,12 @@ def latent(p: Plan, work: Attention) -> Attention:
     m = p.model
     if np.max(work.q_len) > ABSORBED:
         return replace(work, kv_heads=work.heads, head_dim=float(m.nope_dim + m.rope_dim), value_dim=float(m.v_dim))
+    return absorbed(p, work)
+
+
+def absorbed(p: Plan, work: Attention) -> Attention:
+    """Attention to the latents themselves, which all heads share."""
+    m = p.model
     wide = float(m.kv_rank + m.rope_dim)
     return replace(work, kv_heads=1.0, head_dim=wide, value_dim=float(m.kv_rank), shared=True)
 
