@@ -36,6 +36,9 @@ ABSORBED = 64
 EXPERT_KERNELS, LOOKED_KERNELS = 8.0, 1.5
 """Launches of an expert with rows where they are multiplied one after the other (its rows gathered, three multiplies,
 activation, weights, rows added up), and of looking whether any expert has rows."""
+FUSED_NORMS, FUSED_SUM_BYTES = ("attention norm", "mlp norm"), 8e6
+"""Norms that follow a sum over peers, and the largest sum that they are part of (the workspace of TensorRT-LLM's own
+all-reduce, CustomAllReduceHelper)."""
 ROUTER_FUSED = 3
 """Launches of the routing kernels of an engine: softmax and top-k, alignment of rows, weights applied."""
 
@@ -69,7 +72,20 @@ def layer(p: Plan, routing: Routing) -> list[Operator]:
     half += sparse.indexer(p) if p.model.index_heads else []
     crossing = [operator for operator in cross_part(p) if operator.name not in ("cross attention", "cross kv")]
     second = expert_part(p, routing) if p.kind.experts else mlp_part(p)
-    return [*half, *(crossing if p.kind.cross else []), *second]
+    whole_layer = [*half, *(crossing if p.kind.cross else []), *second]
+    return [summed_norm(p, operator) for operator in whole_layer] if p.habits.fused_sum else whole_layer
+
+
+def summed_norm(p: Plan, operator: Operator) -> Operator:
+    """A norm inside the kernel of the sum before it; any other operator as it is."""
+    if operator.name not in FUSED_NORMS:
+        return operator
+    size = p.sizes.tokens * p.model.hidden * p.formats.activation
+    inside = (p.s.tp > 1) & (size <= FUSED_SUM_BYTES)
+    streams = [work for work in operator.forward if isinstance(work, Stream)]
+    return replace(
+        operator, forward=tuple(replace(work, memory_bytes=work.memory_bytes * ~inside) for work in streams)
+    )
 
 
 def layers(p: Plan, routing: Routing, source: Plan | None = None) -> Iterator[tuple[Kind, int, list[Operator]]]:

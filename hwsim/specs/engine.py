@@ -26,6 +26,8 @@ class Engine(Spec):
     """How rows reach experts on devices that serve other requests: everybody gets all rows, or each row travels."""
     fused_residual: bool = True
     """A norm adds the residual stream in the same kernel."""
+    fused_sum: bool = False
+    """A norm that follows a sum over tensor-parallel peers is part of that kernel, as long as the sum is small."""
     norm_passes: Passes = 1.0
     """Memory traffic of a norm over that of one fused kernel; likewise the next two."""
     activation_passes: Passes = 1.0

@@ -46,7 +46,7 @@ class Source(Spec):
     settings: tuple[Text, ...] = ()
     """Overrides that all its runs need."""
     runs: dict[Text, tuple[Text, ...]] = {}
-    """Overrides of some of its runs, by "model device": what their launch commands say."""
+    """Overrides of some of its runs, by "model device engine": what their launch commands and the version say."""
     spread: Ratio | None = None
     """Half the range of the lengths of requests under load over their mean; 0: all alike, clients march in step."""
     note: Text = ""

@@ -85,7 +85,7 @@ def _fact(row: Mapping[str, str], path: Path) -> Fact:
         hardware=row["hardware"],
         devices=int(row["devices"]),
         given=given,
-        settings=(*source.settings, *source.runs.get(f"{row['model']} {row['hardware']}", ())),
+        settings=(*source.settings, *source.runs.get(f"{row['model']} {row['hardware']} {row['engine']}", ())),
         note=row["note"],
     )
 
