@@ -39,6 +39,9 @@ activation, weights, rows added up), and of looking whether any expert has rows.
 FUSED_NORMS, FUSED_SUM_BYTES = ("attention norm", "mlp norm"), 8e6
 """Norms that follow a sum over peers, and the largest sum that they are part of (the workspace of TensorRT-LLM's own
 all-reduce, CustomAllReduceHelper)."""
+BESIDE_ROWS = 1024
+"""Rows from which on the shared experts wait for the routed ones (DUAL_STREAM_TOKEN_THRESHOLD of SGLang; vLLM and
+TensorRT-LLM run them beside each other too)."""
 ROUTER_FUSED = 3
 """Launches of the routing kernels of an engine: softmax and top-k, alignment of rows, weights applied."""
 
@@ -69,11 +72,36 @@ def sharing(s: Strategies) -> Numeric:
 def layer(p: Plan, routing: Routing) -> list[Operator]:
     """One decoder layer of the plan's kind, its attention to the cache left out (see `attention`)."""
     half = [operator for operator in attention_part(p) if operator.name != "attention"]
+    half = latent_multiplies(p, half) if p.model.is_mla else half
     half += sparse.indexer(p) if p.model.index_heads else []
     crossing = [operator for operator in cross_part(p) if operator.name not in ("cross attention", "cross kv")]
     second = expert_part(p, routing) if p.kind.experts else mlp_part(p)
     whole_layer = [*half, *(crossing if p.kind.cross else []), *second]
     return [summed_norm(p, operator) for operator in whole_layer] if p.habits.fused_sum else whole_layer
+
+
+def latent_multiplies(p: Plan, operators: list[Operator]) -> list[Operator]:
+    """Multiplies of latent attention as engines run them: the latents of queries and of keys and values come from one
+    (fused_qkv_a_proj of vLLM, SGLang and TensorRT-LLM); keys and values have one each, before and after the absorbed
+    attention.
+    """
+    m, rows = p.model, p.sizes.tokens
+    down = p.linear("down", rows, m.q_rank + m.kv_rank + m.rope_dim, m.hidden, False, parts=2)
+    up = [
+        p.linear(f"{name} up", rows, p.sizes.heads * width, m.kv_rank, False)
+        for name, width in (("keys", m.nope_dim), ("values", m.v_dim))
+    ]
+    there = {"kv up": up} | ({"q down": [down], "kv down": []} if m.q_rank else {})
+    return [found for operator in operators for found in there.get(operator.name, [operator])]
+
+
+def beside(p: Plan, shared: list[Operator]) -> list[Operator]:
+    """Shared experts of few rows: on a second stream, behind the routed ones but for reading their weights."""
+    if not shared or np.max(p.sizes.tokens) >= BESIDE_ROWS:
+        return shared
+    read = sum(op.matmul_parameters for op in shared) * (p.formats.weight or p.formats.gemm_input)
+    first, *others = (replace(op, forward=()) for op in shared)
+    return [replace(first, forward=(Stream(read),)), *others]
 
 
 def summed_norm(p: Plan, operator: Operator) -> Operator:
@@ -83,9 +111,7 @@ def summed_norm(p: Plan, operator: Operator) -> Operator:
     size = p.sizes.tokens * p.model.hidden * p.formats.activation
     inside = (p.s.tp > 1) & (size <= FUSED_SUM_BYTES)
     streams = [work for work in operator.forward if isinstance(work, Stream)]
-    return replace(
-        operator, forward=tuple(replace(work, memory_bytes=work.memory_bytes * ~inside) for work in streams)
-    )
+    return replace(operator, forward=tuple(replace(work, memory_bytes=work.memory_bytes * ~inside) for work in streams))
 
 
 def layers(p: Plan, routing: Routing, source: Plan | None = None) -> Iterator[tuple[Kind, int, list[Operator]]]:
@@ -180,14 +206,17 @@ def expert_part(p: Plan, routing: Routing) -> list[Operator]:
     router = p.linear("router", rows, float(m.experts), m.hidden, m.router_bias)
     chosen = Stream(3.0 * rows * m.experts * FP32_BYTES, kernels=ROUTER_FUSED)
     there, back = meeting(p, routing, others)
-    shared = shared_experts(p) if m.shared_ffn else []
+    shared = [
+        replace(op, forward=tuple(work for work in op.forward if not isinstance(work, Collective)))
+        for op in (shared_experts(p) if m.shared_ffn else [])
+    ]
     return [
         norm("mlp norm", p, rows, m.hidden),
         replace(router, forward=(*router.forward, chosen)),
         with_collectives(Operator("dispatch"), (there, ())),
         routed,
         with_collectives(Operator("combine"), (back, ())),
-        *[replace(op, forward=tuple(w for w in op.forward if not isinstance(w, Collective))) for op in shared],
+        *beside(p, shared),
         *([norm("mlp post norm", p, rows, m.hidden)] if m.norms == 4 else []),
         residual("mlp residual", p),
     ]
