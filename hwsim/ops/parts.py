@@ -55,7 +55,7 @@ def head_norm(p: Plan, elements: Numeric) -> Operator:
 
 
 def wide_norm(p: Plan, elements: Numeric, backward: Stream) -> Operator:
-    """RMSNorm over the queries, and over the keys, of all heads (MiniMaxText01RMSNormTP of vLLM, RMSNormTP of SGLang)."""
+    """RMSNorm over the queries, and over the keys, of all heads (vLLM: MiniMaxText01RMSNormTP, SGLang: RMSNormTP)."""
     z, size = p.sizes, elements * p.formats.activation
     rows = 1.0 * z.tokens
     summed = Collective("all_reduce", "tp", 2.0 * rows * FP32_BYTES)

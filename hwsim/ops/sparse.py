@@ -1,7 +1,7 @@
 """Sparse attention of served models: an indexer scores all keys, and the attention looks at the best of them.
 
-DeepSeek-V3.2 and GLM-5 (DeepSeek-AI, "DeepSeek-V3.2", 2025, section 2.1). The indexer has queries of a few narrow heads,
-made from the latent of the queries, and one key a token, in 8 bits; peers of a tensor-parallel group all run all of it.
+DeepSeek-V3.2 and GLM-5 (DeepSeek-AI, "DeepSeek-V3.2", 2025, section 2.1). The indexer has queries of a few narrow
+heads, made from the latent of the queries, and one key a token, in 8 bits; tensor-parallel peers all run all of it.
 The launches are those of SGLang (sglang/srt/layers/attention/nsa/nsa_indexer.py), where the keys are made on a second
 stream beside the queries. Trained models leave the indexer out.
 """
@@ -53,7 +53,7 @@ def scores(p: Plan, cached: Cached) -> Operator:
 
 
 def chosen(p: Plan, cached: Cached, dense: Attention, latent: Attention) -> Attention:
-    """Attention to the keys that the indexer chose: each query reads its own latents, where there are more than those."""
+    """Attention to the keys that the indexer chose: each query reads its own latents, where there are more of them."""
     most = float(p.model.index_keys)
     if np.max(cached.keys) <= most:
         return dense

@@ -116,7 +116,7 @@ class Model(Spec):
     v_dim: NaturalCount = Field(default=0, le=10**5)
     """Width of each value head (MLA)."""
     index_heads: NaturalCount = Field(default=0, le=10**5)
-    """Sparse attention of served models: heads of the indexer that chooses keys (DeepSeek-V3.2); 0: every key is read."""
+    """Sparse attention of served models: heads of the indexer that chooses keys (DeepSeek-V3.2); 0: all are read."""
     index_dim: NaturalCount = Field(default=0, le=10**5)
     """Width of its heads, and of its one key a token."""
     index_keys: NaturalCount = Field(default=0, le=10**7)

@@ -39,6 +39,7 @@ STANDS_FOR = {"sglang-jax": "jetstream", "vllm-tpu": "jetstream", "exllama": "ml
 OLD = (
     ("transformers", "2024-06", "transformers-4.40"),
     ("tensorrt-llm", r"v0\.[5-9]", "tensorrt-llm-static"),
+    ("tensorrt-llm", "Triton|NIM 1", "tensorrt-llm-triton"),
     ("vllm", "2023", "vllm-2023"),
     ("vllm", r"^v?0\.[3-7]|2024", "vllm-v0"),
     ("vllm", r"^v?0\.(1[4-9]|[2-9]\d)|^2025-1|^nightly", "vllm-async"),
