@@ -178,7 +178,7 @@ class Reference:
         """Decodes and chunks of the next step."""
         chunks: list[tuple[Request, int]] = []
         self.swap_s = 0.0
-        if self.engine.chunked:
+        if self.engine.chunked and self.engine.mixed:
             closed = self.make_room()
             if not closed:
                 self.bring_back()
@@ -188,8 +188,11 @@ class Reference:
             if not closed and not self.swapped:
                 self.admit(budget, self.crossing(), chunks)
             return list(self.decodes), chunks
+        budget = self.engine.token_budget
+        for r in self.prompts:
+            budget -= self.serve(r, budget, chunks)
         if not self.swapped:
-            self.admit(self.engine.token_budget, 0, chunks)
+            self.admit(budget, 0, chunks)
         if chunks:
             return [], chunks
         short = self.crossing() > self.available()

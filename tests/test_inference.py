@@ -14,10 +14,13 @@ import hwsim
 from hwsim.analytic.batch import serve_batch
 from hwsim.analytic.cache import cache_bytes, held_bytes, weights_bytes
 from hwsim.analytic.pace import KNOTS, Pace
-from hwsim.analytic.serving import Served
+from hwsim.analytic.serving import Served, attention_cost
 from hwsim.analytic.steady import steady
 from hwsim.asking_inference import served_asked
 from hwsim.errors import InputFileError, UsageError
+from hwsim.ops.plan import Cached
+from hwsim.ops.serving import layers, step_plan
+from hwsim.ops.work import Collective
 from hwsim.search.serving_space import Layout, columns, illegal, layouts
 from hwsim.search.simulation import swap_s, transfer_link
 from hwsim.specs.library import ENGINES, load_engine, load_model, names
@@ -48,6 +51,47 @@ def test_tensor_parallelism_divides_heads_and_not_latents() -> None:
     assert cache_bytes(*parts, 1024.0) * 8 == cache_bytes(*whole, 1024.0)
     latent = [cache_bytes(*asked("deepseek-v3", "h200-sxm-141", n, tp=n), 1024.0) for n in (1, 8)]
     assert latent[0] == latent[1]
+
+
+def test_an_indexer_bounds_what_attention_reads_and_has_keys_of_its_own() -> None:
+    """DeepSeek-V3.2: 61 keys of 128 numbers in 8 bits, with a scale each; 2,048 of them are attended to."""
+    dense, sparse = (asked(name, "h200-sxm-141", 8, tp=8) for name in ("deepseek-v3", "deepseek-v3.2"))
+    assert cache_bytes(*sparse, 1024.0) - cache_bytes(*dense, 1024.0) == pytest.approx(1024 * 61 * 132)
+    spans = []
+    for served, s in (dense, sparse):
+        short, long = (attention_cost(served, s, Cached(64.0, 1.0, keys, 2.0)) for keys in (2048.0, 65536.0))
+        spans.append((float(np.max(short.total_s)), float(np.max(long.total_s))))
+    assert spans[1][0] > spans[0][0]
+    assert spans[1][1] < 0.5 * spans[0][1]
+
+
+def test_a_norm_over_all_heads_is_summed_over_peers() -> None:
+    """MiniMax-M2: 48 + 8 heads of 128 have a weight each; tensor-parallel peers add up two numbers a row."""
+    served, s = asked("minimax-m2", "h100-sxm-80", 8, tp=8, ep=8)
+    plan = step_plan(served.model, s, served.formats, served.habits, 16.0)
+    norm = next(op for _, _, ops in layers(plan, served.routing) for op in ops if op.name == "qk norm")
+    assert float(np.max(norm.parameters)) == (48 + 8) * 128 / 8
+    (summed,) = (work for work in norm.forward if isinstance(work, Collective))
+    assert (summed.kind, summed.axis, float(np.max(summed.total_bytes))) == ("all_reduce", "tp", 16 * 2 * 4)
+
+
+def test_a_sum_over_peers_carries_the_norm_after_it() -> None:
+    apart, inside = (
+        hwsim.estimate_inference("llama-3-70b", gpus=8, tp=8, settings=[f"engine.fused_sum={on}"]).tpot_s
+        for on in ("false", "true")
+    )
+    assert 0.8 * apart < inside < apart
+
+
+def test_shared_experts_of_few_rows_run_beside_the_routed_ones() -> None:
+    served, s = asked("deepseek-v3", "h200-sxm-141", 8, tp=8)
+    few, many = (step_plan(served.model, s, served.formats, served.habits, np.array([rows])) for rows in (64.0, 4096.0))
+    hidden = [
+        {op.name: op for _, _, ops in layers(plan, served.routing) for op in ops}["shared down"].forward
+        for plan in (few, many)
+    ]
+    assert not hidden[0]
+    assert hidden[1]
 
 
 def test_windows_bound_the_cache() -> None:

@@ -41,9 +41,9 @@ def serve_batch(pace: Pace, batch: int, prompt_len: int, output_len: int) -> Bat
     cached = min(int(job.prefix_hit * prompt_len), prompt_len - 1)
     arrival_s = engine.request_host + engine.prompt_host * prompt_len
     state = _Running(pace, arrival_s, prompt_len, output_len)
-    place, waiting = cached, batch
+    place, waiting, together = cached, batch, engine.chunked and engine.mixed
     while waiting:
-        budget = engine.token_budget * pace.ranks * pace.stages - (len(state.running) if engine.chunked else 0)
+        budget = engine.token_budget * pace.ranks * pace.stages - (len(state.running) if together else 0)
         chunks, tokens, ended, pairs = 0, 0, 0, 0.0
         while waiting and (budget > tokens or not chunks):
             left = prompt_len - place
@@ -55,7 +55,7 @@ def serve_batch(pace: Pace, batch: int, prompt_len: int, output_len: int) -> Bat
             if place == prompt_len:
                 waiting, ended, place = waiting - 1, ended + 1, cached
         past = max(pairs / tokens - 0.5 * tokens / chunks, 0.0)
-        state.prompts(chunks, tokens, past, ended, decodes=engine.chunked)
+        state.prompts(chunks, tokens, past, ended, decodes=together)
     state.finish()
     return Batch(tuple(state.first_s), tuple(state.finish_s))
 

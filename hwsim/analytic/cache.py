@@ -12,6 +12,7 @@ from hwsim.formulas.serving import cache_blocks
 from hwsim.ops import serving
 from hwsim.ops.operator import Operator, total
 from hwsim.ops.serving import Routing
+from hwsim.ops.sparse import KEY_BYTES
 from hwsim.specs.engine import WEIGHT_BYTES, InferenceJob
 from hwsim.specs.library import load_model
 from hwsim.specs.model import Model
@@ -56,7 +57,8 @@ def cache_bytes(served: Served, s: Strategies, tokens: float) -> float:
             kept += count * float(cache_blocks(seen, block)) * block
     if model.encoder is not None:
         kept += model.layers * served.source_len
-    return kept * float(np.max(width)) * served.job.cache_bytes * layer_share(model, s)
+    each = float(np.max(width)) * served.job.cache_bytes + model.index_dim * KEY_BYTES
+    return kept * each * layer_share(model, s)
 
 
 def held_bytes(served: Served, s: Strategies, tokens: float) -> float:

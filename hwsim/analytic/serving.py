@@ -152,6 +152,7 @@ class Served:
         return Habits(
             flash=engine.attention == "flash",
             fused_residual=engine.fused_residual,
+            fused_sum=engine.fused_sum,
             cache_passes=engine.cache_passes,
             grouped=engine.grouped,
         )

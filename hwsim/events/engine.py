@@ -22,7 +22,9 @@ class Engine:
     max_sequences: int = 256
     """Most requests in the running batch."""
     chunked: bool = True
-    """Prompts are cut into chunks that run beside decodes; if not, whole prompts run first and decodes wait."""
+    """Prompts are cut into chunks; if not, whole prompts run first and decodes wait."""
+    mixed: bool = True
+    """Chunks run beside decodes; if not, decodes wait until no prompt can be served."""
     preemption: Literal["recompute", "swap"] = "recompute"
     """What happens to the cache of a request that has to make room: dropped, or moved to the host."""
     swap_s_per_token: float = 0.0
@@ -43,9 +45,14 @@ class Engine:
         if self.preemption not in {"recompute", "swap"}:
             msg = f"preemption must be recompute or swap, not {self.preemption!r}"
             raise UsageError(msg)
-        if self.chunked and self.token_budget < self.max_sequences:
+        if self.together and self.token_budget < self.max_sequences:
             msg = f"token_budget {self.token_budget:,} must be at least max_sequences {self.max_sequences:,}"
             raise UsageError(msg)
+
+    @property
+    def together(self) -> bool:
+        """Whether a step may hold decodes and prompts."""
+        return self.chunked and self.mixed
 
     @property
     def kv_tokens(self) -> int:

@@ -145,7 +145,7 @@ class Replica(Scheduler):
 
     def _chunk_step_s(self) -> float:
         """A step with prompt chunks, with or without decodes. [s]"""
-        together = self.engine.chunked
+        together = self.engine.together
         self.steps = 1 if together and self.decodes else 0
         decodes, context = (len(self.decodes), self.context) if self.steps else (0, 0.0)
         seconds = self.pace.step_s(decodes, context, self.chunks, self.tokens, self.past, len(self.ending))

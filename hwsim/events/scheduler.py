@@ -113,7 +113,7 @@ class Scheduler:
         """Choose what the step that starts now serves."""
         self.clear()
         self.now_s = now_s
-        if self.engine.chunked:
+        if self.engine.together:
             self._fill_mixed()
         else:
             self._fill_apart()
@@ -134,10 +134,12 @@ class Scheduler:
             self._admit(kv.crossing[slot])
 
     def _fill_apart(self) -> None:
-        """Whole prompts if any can be admitted, else decodes."""
+        """Prompts if any can be served, else decodes."""
         kv = self.kv
         slot = self.step % kv.size
         self.budget = self.engine.token_budget
+        if self.prompt is not None:
+            self._cut(self.prompt)
         if self.waiting and not self.parked:
             self._admit(0)
         if self.chunks:

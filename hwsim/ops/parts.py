@@ -5,7 +5,7 @@ from __future__ import annotations
 from hwsim.formulas.types import Numeric
 from hwsim.ops.operator import Operator
 from hwsim.ops.plan import FP32_BYTES, MASK_BYTES, Plan
-from hwsim.ops.work import Stream
+from hwsim.ops.work import Collective, Stream
 
 
 def norm(name: str, p: Plan, rows: Numeric, width: int) -> Operator:
@@ -40,12 +40,30 @@ def norm_streams(p: Plan, size: Numeric, kernels: int) -> tuple[Stream, Stream]:
 
 
 def head_norm(p: Plan, elements: Numeric) -> Operator:
-    """RMSNorm of every query and key head; two vectors of head_dim, the same on every device."""
+    """RMSNorm of every query and key head; two vectors of head_dim, the same on every device.
+
+    Where it spans all heads, peers add up the sums of squares of queries and keys, between a kernel that makes them and
+    one that applies the norm, and each peer has the weights of its heads.
+    """
     size = elements * p.formats.activation
     forward, backward = norm_streams(p, size, kernels=2)
     weights = 2.0 * p.model.head_dim
+    if p.model.qk_norm_wide:
+        return wide_norm(p, elements, backward)
     saved = norm_saved_bytes(p, elements / p.model.head_dim, p.model.head_dim, "rmsnorm")
     return Operator("qk norm", (forward,), (backward,), saved, weights, trained=weights * p.formats.trains)
+
+
+def wide_norm(p: Plan, elements: Numeric, backward: Stream) -> Operator:
+    """RMSNorm over the queries, and over the keys, of all heads (vLLM: MiniMaxText01RMSNormTP, SGLang: RMSNormTP)."""
+    z, size = p.sizes, elements * p.formats.activation
+    rows = 1.0 * z.tokens
+    summed = Collective("all_reduce", "tp", 2.0 * rows * FP32_BYTES)
+    first, second = (Stream(passes * size * p.formats.norm_passes, kind="norm") for passes in (1.0, 2.0))
+    weights = (z.heads + z.kv_heads) * p.model.head_dim
+    saved = size + 2.0 * rows * p.formats.statistics
+    trained = weights * p.formats.trains
+    return Operator("qk norm", (first, summed, second), (summed, backward), saved, weights, trained=trained)
 
 
 def rotary(p: Plan, elements: Numeric) -> Operator:

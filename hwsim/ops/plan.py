@@ -40,6 +40,8 @@ class Habits:
     """What sequence parallelism gathers for a multiply is gathered again backward; if not, it is saved whole."""
     fused_residual: bool = False
     """A norm adds the residual stream in the same kernel."""
+    fused_sum: bool = False
+    """In inference, a norm that follows a small sum over tensor-parallel peers is part of that kernel."""
     cache_passes: float = 0.0
     """Times that a step moves the cached keys and values of every query head beside attending to them."""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from hwsim.formulas.attention import windowed_keys
 from hwsim.formulas.types import Numeric
-from hwsim.ops import block
+from hwsim.ops import block, sparse
 from hwsim.ops.attention import attention_part, cross_part
 from hwsim.ops.axes.expert import destinations
 from hwsim.ops.mlp import mlp_part, shared_experts
@@ -36,6 +36,12 @@ ABSORBED = 64
 EXPERT_KERNELS, LOOKED_KERNELS = 8.0, 1.5
 """Launches of an expert with rows where they are multiplied one after the other (its rows gathered, three multiplies,
 activation, weights, rows added up), and of looking whether any expert has rows."""
+FUSED_NORMS, FUSED_SUM_BYTES = ("attention norm", "mlp norm"), 8e6
+"""Norms that follow a sum over peers, and the largest sum that they are part of (the workspace of TensorRT-LLM's own
+all-reduce, CustomAllReduceHelper)."""
+BESIDE_ROWS = 1024
+"""Rows from which on the shared experts wait for the routed ones (DUAL_STREAM_TOKEN_THRESHOLD of SGLang; vLLM and
+TensorRT-LLM run them beside each other too)."""
 ROUTER_FUSED = 3
 """Launches of the routing kernels of an engine: softmax and top-k, alignment of rows, weights applied."""
 
@@ -66,9 +72,46 @@ def sharing(s: Strategies) -> Numeric:
 def layer(p: Plan, routing: Routing) -> list[Operator]:
     """One decoder layer of the plan's kind, its attention to the cache left out (see `attention`)."""
     half = [operator for operator in attention_part(p) if operator.name != "attention"]
+    half = latent_multiplies(p, half) if p.model.is_mla else half
+    half += sparse.indexer(p) if p.model.index_heads else []
     crossing = [operator for operator in cross_part(p) if operator.name not in ("cross attention", "cross kv")]
     second = expert_part(p, routing) if p.kind.experts else mlp_part(p)
-    return [*half, *(crossing if p.kind.cross else []), *second]
+    whole_layer = [*half, *(crossing if p.kind.cross else []), *second]
+    return [summed_norm(p, operator) for operator in whole_layer] if p.habits.fused_sum else whole_layer
+
+
+def latent_multiplies(p: Plan, operators: list[Operator]) -> list[Operator]:
+    """Multiplies of latent attention as engines run them: the latents of queries and of keys and values come from one
+    (fused_qkv_a_proj of vLLM, SGLang and TensorRT-LLM); keys and values have one each, before and after the absorbed
+    attention.
+    """
+    m, rows = p.model, p.sizes.tokens
+    down = p.linear("down", rows, m.q_rank + m.kv_rank + m.rope_dim, m.hidden, False, parts=2)
+    up = [
+        p.linear(f"{name} up", rows, p.sizes.heads * width, m.kv_rank, False)
+        for name, width in (("keys", m.nope_dim), ("values", m.v_dim))
+    ]
+    there = {"kv up": up} | ({"q down": [down], "kv down": []} if m.q_rank else {})
+    return [found for operator in operators for found in there.get(operator.name, [operator])]
+
+
+def beside(p: Plan, shared: list[Operator]) -> list[Operator]:
+    """Shared experts of few rows: on a second stream, behind the routed ones but for reading their weights."""
+    if not shared or np.max(p.sizes.tokens) >= BESIDE_ROWS:
+        return shared
+    read = sum(op.matmul_parameters for op in shared) * (p.formats.weight or p.formats.gemm_input)
+    first, *others = (replace(op, forward=()) for op in shared)
+    return [replace(first, forward=(Stream(read),)), *others]
+
+
+def summed_norm(p: Plan, operator: Operator) -> Operator:
+    """A norm inside the kernel of the sum before it; any other operator as it is."""
+    if operator.name not in FUSED_NORMS:
+        return operator
+    size = p.sizes.tokens * p.model.hidden * p.formats.activation
+    inside = (p.s.tp > 1) & (size <= FUSED_SUM_BYTES)
+    streams = [work for work in operator.forward if isinstance(work, Stream)]
+    return replace(operator, forward=tuple(replace(work, memory_bytes=work.memory_bytes * ~inside) for work in streams))
 
 
 def layers(p: Plan, routing: Routing, source: Plan | None = None) -> Iterator[tuple[Kind, int, list[Operator]]]:
@@ -90,6 +133,8 @@ def attention(p: Plan, cached: Cached) -> list[tuple[Kind, int, Operator]]:
     for segment in decoder(p.model):
         for kind, count in segment.kinds:
             found.append((kind, count, core(p.of(kind), cached)))
+            if p.model.index_heads:
+                found.append((kind, count, sparse.scores(p, cached)))
     return found
 
 
@@ -104,7 +149,7 @@ def core(p: Plan, cached: Cached) -> Operator:
         element_bytes=p.formats.activation, kv_bytes=cached.bytes,
     )  # fmt: skip
     if m.is_mla:
-        work = latent(p, work)
+        work = sparse.chosen(p, cached, latent(p, work), absorbed(p, work)) if m.index_heads else latent(p, work)
     beside: list[Stream] = []
     if p.habits.cache_passes:
         repeated = 2.0 * cached.sequences * cached.keys * z.heads * m.head_dim * cached.bytes
@@ -122,6 +167,12 @@ def latent(p: Plan, work: Attention) -> Attention:
     m = p.model
     if np.max(work.q_len) > ABSORBED:
         return replace(work, kv_heads=work.heads, head_dim=float(m.nope_dim + m.rope_dim), value_dim=float(m.v_dim))
+    return absorbed(p, work)
+
+
+def absorbed(p: Plan, work: Attention) -> Attention:
+    """Attention to the latents themselves, which all heads share."""
+    m = p.model
     wide = float(m.kv_rank + m.rope_dim)
     return replace(work, kv_heads=1.0, head_dim=wide, value_dim=float(m.kv_rank), shared=True)
 
@@ -155,14 +206,17 @@ def expert_part(p: Plan, routing: Routing) -> list[Operator]:
     router = p.linear("router", rows, float(m.experts), m.hidden, m.router_bias)
     chosen = Stream(3.0 * rows * m.experts * FP32_BYTES, kernels=ROUTER_FUSED)
     there, back = meeting(p, routing, others)
-    shared = shared_experts(p) if m.shared_ffn else []
+    shared = [
+        replace(op, forward=tuple(work for work in op.forward if not isinstance(work, Collective)))
+        for op in (shared_experts(p) if m.shared_ffn else [])
+    ]
     return [
         norm("mlp norm", p, rows, m.hidden),
         replace(router, forward=(*router.forward, chosen)),
         with_collectives(Operator("dispatch"), (there, ())),
         routed,
         with_collectives(Operator("combine"), (back, ())),
-        *[replace(op, forward=tuple(w for w in op.forward if not isinstance(w, Collective))) for op in shared],
+        *beside(p, shared),
         *([norm("mlp post norm", p, rows, m.hidden)] if m.norms == 4 else []),
         residual("mlp residual", p),
     ]

@@ -100,6 +100,7 @@ def scheduler(served: Served, s: Strategies, pace: Pace) -> Scheduler:
         token_budget=budget,
         max_sequences=most,
         chunked=engine.chunked,
+        mixed=engine.mixed,
         prefix_hit_share=served.job.prefix_hit,
     )
 

@@ -26,6 +26,8 @@ class Engine(Spec):
     """How rows reach experts on devices that serve other requests: everybody gets all rows, or each row travels."""
     fused_residual: bool = True
     """A norm adds the residual stream in the same kernel."""
+    fused_sum: bool = False
+    """A norm that follows a sum over tensor-parallel peers is part of that kernel, as long as the sum is small."""
     norm_passes: Passes = 1.0
     """Memory traffic of a norm over that of one fused kernel; likewise the next two."""
     activation_passes: Passes = 1.0
@@ -73,7 +75,9 @@ class Engine(Spec):
     prompt_host: Seconds = 0.0
     """The same per prompt token."""
     chunked: bool = True
-    """Prompts are cut into chunks that run beside decodes; if not, whole prompts run first."""
+    """Prompts are cut into chunks; if not, whole prompts run first and decodes wait."""
+    mixed: bool = True
+    """Chunks run beside decodes, in one step; if not, decodes wait until no prompt is left."""
     token_budget: Count = 8192
     """Most tokens of a step that holds a prompt."""
     max_sequences: Count = 1024

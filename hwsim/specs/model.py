@@ -77,6 +77,8 @@ class Model(Spec):
     """Attention and MLP read the same input and are added together (GPT-J, GPT-NeoX, Falcon)."""
     qk_norm: bool = False
     """RMSNorm over each query and key head (Qwen3)."""
+    qk_norm_wide: bool = False
+    """That norm spans all heads at once (MiniMax-M2): tensor-parallel peers add up their sums of squares."""
     embedding_norm: bool = False
     """Layernorm after the embedding (BLOOM)."""
     final_norm: bool = True
@@ -113,6 +115,12 @@ class Model(Spec):
     """Other part of each query and key head (MLA)."""
     v_dim: NaturalCount = Field(default=0, le=10**5)
     """Width of each value head (MLA)."""
+    index_heads: NaturalCount = Field(default=0, le=10**5)
+    """Sparse attention of served models: heads of the indexer that chooses keys (DeepSeek-V3.2); 0: all are read."""
+    index_dim: NaturalCount = Field(default=0, le=10**5)
+    """Width of its heads, and of its one key a token."""
+    index_keys: NaturalCount = Field(default=0, le=10**7)
+    """Most keys that it leaves to a query."""
     experts: NaturalCount = Field(default=0, le=10**5)
     """Routed experts of a mixture-of-experts layer; 0: dense layers only."""
     experts_per_token: NaturalCount = Field(default=0, le=10**4)

@@ -9,8 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from hwsim.errors import InputFileError
-from hwsim.specs.base import Fraction, Spec, Text
+from hwsim.specs.base import Fraction, Ratio, Spec, Text
 from hwsim.specs.files import validate
 from hwsim.specs.library import DATA
 from hwsim.specs.reading import Document, parse_yaml, read_yaml
@@ -45,8 +47,10 @@ class Source(Spec):
     """Software that ran it, where it serves."""
     settings: tuple[Text, ...] = ()
     """Overrides that all its runs need."""
-    alike: bool = False
-    """Requests under load were all of one length: clients march in step."""
+    runs: dict[Text, tuple[Text, ...]] = Field(default_factory=dict)
+    """Overrides of some of its runs, by "model device engine": what their launch commands and the version say."""
+    spread: Ratio | None = None
+    """Half the range of the lengths of requests under load over their mean; 0: all alike, clients march in step."""
     note: Text = ""
     """What a reader should know of all its rows."""
 

@@ -39,6 +39,7 @@ STANDS_FOR = {"sglang-jax": "jetstream", "vllm-tpu": "jetstream", "exllama": "ml
 OLD = (
     ("transformers", "2024-06", "transformers-4.40"),
     ("tensorrt-llm", r"v0\.[5-9]", "tensorrt-llm-static"),
+    ("tensorrt-llm", "Triton|NIM 1", "tensorrt-llm-triton"),
     ("vllm", "2023", "vllm-2023"),
     ("vllm", r"^v?0\.[3-7]|2024", "vllm-v0"),
     ("vllm", r"^v?0\.(1[4-9]|[2-9]\d)|^2025-1|^nightly", "vllm-async"),
@@ -69,7 +70,7 @@ def _read(path: Path) -> Iterator[Fact]:
 
 
 def _fact(row: Mapping[str, str], path: Path) -> Fact:
-    metric, unit = row["metric"], row["unit"]
+    metric, unit, source = row["metric"], row["unit"], serving_sources()[path.stem]
     if metric not in KINDS or unit not in UNITS:
         raise InputFileError([f"{path.name}: {row.get('id')}: metric {metric} in {unit}: unknown"])
     given: dict[str, Any] = {name: round(float(row[name])) for name in SIZES if row.get(name)}
@@ -85,7 +86,7 @@ def _fact(row: Mapping[str, str], path: Path) -> Fact:
         hardware=row["hardware"],
         devices=int(row["devices"]),
         given=given,
-        settings=serving_sources()[path.stem].settings,
+        settings=(*source.settings, *source.runs.get(f"{row['model']} {row['hardware']} {row['engine']}", ())),
         note=row["note"],
     )
 
@@ -141,8 +142,9 @@ def _run(fact: Fact) -> Measured:
     served, s = served_asked(fact.model, fact.hardware, fact.devices, batch=batch, settings=fact.settings, **given)
     if load == "static":
         return static(served, s)
-    spread = 0.0 if serving_sources()[fact.source].alike else SPREAD
-    return measured(served, s, load, clients, round(float(requests)) if requests else None, spread)
+    spread = serving_sources()[fact.source].spread
+    count = round(float(requests)) if requests else None
+    return measured(served, s, load, clients, count, SPREAD if spread is None else spread)
 
 
 def value_of(run: Measured, fact: Fact) -> float:
