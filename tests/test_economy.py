@@ -511,3 +511,10 @@ def test_plan_prints_the_bill(capsys):
     assert "CO2e (sweden)" in out
     assert run([*arguments, "--grid", "swedn"], debug=False) == 2
     assert "did you mean sweden" in capsys.readouterr().err
+
+
+def test_a_profile_rents_at_what_the_price_book_expects() -> None:
+    for name, market in hwsim.load_prices("market-2026-11").markets.items():
+        if market.on_demand is not None:
+            rent = hwsim.load_hardware(name).accelerator.price.rent
+            assert rent == pytest.approx(market.on_demand.expected), name

@@ -32,8 +32,7 @@ def plan_view(plan: Plan, call: Mapping[str, Any]) -> list[Any]:
             {
                 "Limited by": best.bottleneck,
                 "Would help": helps_line(plan),
-                "Costs": cost_line(plan),
-                **bill_lines(plan),
+                **cost_lines(plan),
                 "Accuracy": accuracy_line(best),
             }
         ),
@@ -145,25 +144,20 @@ def helps_line(plan: Plan) -> str:
     return f"10 % more of: {', '.join(gains)}" if gains else "10 % more of any one resource changes nothing"
 
 
-def cost_line(plan: Plan) -> str:
-    """Rent and energy for the token budget, or for a trillion tokens."""
+def cost_lines(plan: Plan) -> dict[str, str]:
+    """What the token budget, or a trillion tokens, cost: money and footprint, each with its range."""
     best, budget = plan.best, plan.tokens or TERA
-    steps = budget / (best.strategy["global_batch"] * best.strategy["seq_len"])
-    rent = "rent unknown" if best.cost_usd is None else f"{show(best.cost_usd * steps, 'usd')} rent at list price"
     hours = show(budget / best.tokens_per_s / HOUR_S * best.hardware["devices"], "count")
-    energy = show(best.energy_j * steps, "j")
-    return f"{rent} · {energy} · {hours} device-hours for {show(budget, 'count')} tokens"
-
-
-def bill_lines(plan: Plan) -> dict[str, str]:
-    """The bill in two lines: what the market asks and what it costs to own, energy and carbon with their ranges."""
+    per = f"{hours} device-hours for {show(budget, 'count')} tokens"
     made = plan.bill
     if made is None:
-        return {}
-    rent, owned = made.rent_usd["on_demand"], made.owned_usd
-    dollars = f"rent {ranged(rent, 'usd')} · owned {ranged(owned, 'usd')} ({made.prices})"
-    energy = f"{ranged(made.facility_energy_j, 'j')} with cooling"
-    return {"Bill": dollars, "Footprint": f"{energy} · {ranged(made.total_carbon_kg, 'kg')} CO2e ({made.grid})"}
+        return {"Costs": per}
+    rent, owned = ranged(made.rent_usd["on_demand"], "usd"), ranged(made.owned_usd, "usd")
+    energy, carbon = ranged(made.facility_energy_j, "j"), ranged(made.total_carbon_kg, "kg")
+    return {
+        "Costs": f"rent {rent} · owned {owned} · {per} ({made.prices})",
+        "Footprint": f"{energy} with cooling · {carbon} CO2e ({made.grid})",
+    }
 
 
 def ranged(value: Range | None, dimension: str) -> str:
