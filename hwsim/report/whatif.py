@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hwsim.scenarios.sweep import Swept
 
 SHOWN = {
-    False: ("devices", "tokens_per_s", "mfu", "days", "cost", "energy", "carbon", "memory"),
+    False: ("devices", "tokens_per_s", "mfu", "days", "cost", "owned_cost", "energy", "carbon", "memory"),
     True: (
         "devices", "ttft", "tpot", "output_tokens_per_s", "output_tokens_per_s_per_device", "cost", "energy", "memory",
     ),
@@ -27,7 +27,7 @@ SHOWN = {
 MAIN = {False: ("days", "tokens_per_s"), True: ("cost", "output_tokens_per_s_per_device")}
 """What a sweep is judged by: the first that there is."""
 WHY = {False: ("tokens_per_s", "memory", "cost"), True: ("tpot", "memory", "cost")}
-MOST_ROWS, MOST_CELLS = 24, 8
+MOST_ROWS, MOST_CELLS, SIDE_BY_SIDE = 24, 8, 5
 PER = {False: "for {tokens}", True: "per million output tokens"}
 
 
@@ -66,11 +66,18 @@ def figures_of(outcomes: Sequence[Outcome], serving: bool) -> list[str]:
 
 
 def comparison(result: WhatIf) -> Any:
-    """One row per scenario: its figures, and how far each is from the base."""
+    """Figures of the scenarios, and how far each is from the base: a few side by side, many below each other."""
     names = figures_of(result.outcomes, serves(result))
+    verdicts = {outcome.name: "yes" if outcome.fits else "no" for outcome in result.outcomes}
+    if len(result.outcomes) <= SIDE_BY_SIDE:
+        rows = [{"": "fits", **verdicts}]
+        for name in names:
+            cells = {outcome.name: cell(result, outcome, name) for outcome in result.outcomes}
+            rows.append({"": MEASURES[name].title, **cells})
+        return simple_table(rows)
     rows = []
     for outcome in result.outcomes:
-        row = {"scenario": outcome.name, "fits": "yes" if outcome.fits else "no"}
+        row = {"scenario": outcome.name, "fits": verdicts[outcome.name]}
         row |= {MEASURES[name].title: cell(result, outcome, name) for name in names}
         rows.append(row)
     return simple_table(rows)
@@ -110,7 +117,7 @@ def why(result: WhatIf) -> dict[str, str]:
         ]
         found[outcome.name] = "\n".join(said) or "nothing moves"
     if result.base.why_not:
-        found = {"base": _plain(result.base.why_not), **found}
+        found = {result.base.name: _plain(result.base.why_not), **found}
     return found
 
 
@@ -177,8 +184,7 @@ def points_table(swept: Swept, chosen: Sequence[int], serving: bool) -> Any:
 
 def varying(swept: Swept, serving: bool) -> list[str]:
     """The figures that are not the same at every point."""
-    shown = (*SHOWN[serving], "owned_cost")
-    return [name for name in shown if name in swept.measures and np.ptp(_known(swept.measures[name])) > 0]
+    return [name for name in SHOWN[serving] if name in swept.measures and np.ptp(_known(swept.measures[name])) > 0]
 
 
 def constant_line(swept: Swept, serving: bool) -> str:

@@ -16,7 +16,6 @@ from hwsim.specs.files import validate
 from hwsim.specs.reading import Document, read_yaml
 from hwsim.specs.scenario import Scenario, Sweep
 
-BASE = "base"
 DEEPEST = 16
 """Most scenarios that lie inside each other."""
 
@@ -83,21 +82,21 @@ def load_scenario(
         document = read_yaml(Path(reference))
     scenario = validate(Scenario, document)
     folder = document.path.parent if document.path else None
-    base = _base(document, folder, settings or {})
+    base = _base(document, scenario.baseline, folder, settings or {})
     questions = [base, *_variations(scenario, document, base, folder)]
     _check_expectations(scenario, document, [question.name for question in questions])
     asked = tuple(ask(scaled(question, profiles), profiles) for question in questions)
     return Loaded(scenario, document, asked, dict(settings or {}))
 
 
-def _base(document: Document, folder: Path | None, settings: Mapping[str, Any]) -> Question:
+def _base(document: Document, name: str, folder: Path | None, settings: Mapping[str, Any]) -> Question:
     fields, places = flattened(document, ("base",))
-    question = Question(checked_files(fields, places, folder), places, BASE, document.where(("base",)))
+    question = Question(checked_files(fields, places, folder), places, name, document.where(("base",)))
     if not settings:
         return question
     over = Document({"set": dict(settings)}, "--set", {("set", path): f"--set {path}" for path in settings})
     changed, marks = flattened(over, ("set",))
-    return question.over(changed, marks, BASE, question.place)
+    return question.over(changed, marks, name, question.place)
 
 
 def _variations(scenario: Scenario, document: Document, base: Question, folder: Path | None) -> list[Question]:
@@ -119,8 +118,8 @@ def _variations(scenario: Scenario, document: Document, base: Question, folder: 
 
 def _check_names(scenario: Scenario, document: Document) -> None:
     for name in scenario.scenarios:
-        if name in scenario.overrides or name == BASE:
-            what = "the base's name" if name == BASE else "an override too"
+        if name in scenario.overrides or name == scenario.baseline:
+            what = "the base's name" if name == scenario.baseline else "an override too"
             raise InputFileError([f"{document.where(('scenarios', name))}: scenarios: {shorten(name)} is {what}"])
     for override in scenario.overrides:
         flattened(document, ("overrides", override))

@@ -109,6 +109,8 @@ class Scenario(Spec):
     """What a reader of the answer should know."""
     base: dict[str, Any] = Field(min_length=1)
     """Fields of the question: task, model, hardware, gpus, tokens, job.FIELD, strategy.FIELD, accelerator.FIELD, ..."""
+    baseline: Label = "base"
+    """What to call the base."""
     overrides: dict[Label, dict[str, Any]] = Field(default_factory=dict, max_length=MOST_SCENARIOS)
     """Named changes: field to value, or to `{times: FACTOR}`."""
     scenarios: dict[Label, tuple[Label, ...]] = Field(default_factory=dict, max_length=MOST_SCENARIOS)
