@@ -47,12 +47,14 @@ def _version(name: str) -> str:
 
 def question_facts(outcome: Outcome) -> Facts:
     """What was asked, with the defaults that were taken."""
-    pairs = [(_words(path), str(value)) for path, value in outcome.question.plain().items()]
+    pairs = [(words(path), str(value)) for path, value in outcome.question.plain().items()]
     return Facts(tuple(pairs))
 
 
-def _words(path: str) -> str:
-    return path.replace("_", " ")
+def words(path: str) -> str:
+    """A field as a reader calls it, with its unit."""
+    name = path.removeprefix("job.")
+    return f"{name[:-3]} [ms]" if name.endswith("_ms") else name.replace("_", " ")
 
 
 def between(value: Bounds, dimension: str) -> str:
@@ -128,13 +130,16 @@ def sensitivity_section(found: Sensitivity) -> Section:
     if not effects:
         return Section("What is worth buying next", (Paragraph("No single thing matters."),))
     sentences = found.sentences()
+    finding = sentences[0] if sentences else "Little depends on any one thing"
     share = f"{found.change:.0%}".replace("%", " %")
     figure = figures.tornado(
-        "tornado", sentences[0] if sentences else "Little depends on any one thing", effects, metric.word,
+        "tornado", finding[:1].upper() + finding[1:], effects, metric.word,
         "The strategy is kept; each thing is changed alone.", "more" if metric.more_is_better else "less",
         (f"{share} less", f"{share} more"),
     )  # fmt: skip
-    return Section("What is worth buying next", (figure, *(Paragraph(text) for text in sentences[1:5])))
+    return Section(
+        "What is worth buying next", (figure, *(Paragraph(text[:1].upper() + text[1:]) for text in sentences[1:5]))
+    )
 
 
 def accuracy_section(estimate: TrainingEstimate) -> Section:
@@ -161,5 +166,5 @@ def accuracy_section(estimate: TrainingEstimate) -> Section:
 
 __all__ = [
     "accuracy_section", "between", "bill_section", "money_line", "provenance", "question_facts", "range_row",
-    "sensitivity_section",
+    "sensitivity_section", "words",
 ]  # fmt: skip

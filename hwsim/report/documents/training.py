@@ -130,7 +130,9 @@ def plan_section(best: TrainingEstimate, plan: Plan | None) -> Section:
 def memory_section(best: TrainingEstimate, plan: Plan | None) -> Section:
     """Memory by part against the capacity, of the best plans."""
     chosen = [best] if plan is None else list(plan.plans[:SHOWN_PLANS])
-    stacks = {_short(one, i): _memory_parts(one) for i, one in enumerate(chosen)}
+    names = [_short(one, i) for i, one in enumerate(chosen)]
+    names = names if len(names) > 1 else [names[0].partition(" ")[2]]
+    stacks = {name: _memory_parts(one) for name, one in zip(names, chosen, strict=True)}
     used, capacity = best.memory_reserved_bytes, best.memory_capacity_bytes
     largest = max(_memory_parts(best).items(), key=lambda item: item[1])
     title = (
