@@ -50,7 +50,8 @@ def headline(found: Sizing) -> str:
         does.append(show(answer.cost_usd, "usd"))
     elif made.rent_usd_per_s is not None:
         does.append(_hourly(made.rent_usd_per_s))
-    return f"{plan.model['name']}, {asked(found)}: {made.devices:,} × {made.title} ({nodes(made.nodes)}), {', '.join(does)}"
+    machine = f"{made.devices:,} × {made.title} ({nodes(made.nodes)})"
+    return f"{plan.model['name']}, {asked(found)}: {machine}, {', '.join(does)}"
 
 
 def nodes(count: int) -> str:

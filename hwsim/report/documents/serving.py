@@ -193,8 +193,8 @@ def pareto_section(found: Dossier, best: InferenceEstimate) -> Section:
     promised = isinstance(plan, ServingPlan) and plan.request.promise.given
     keeps = f"; {sum(bool(each['keeps']) for each in found.points):,} keep the promise" if promised else ""
     caption = (
-        f"Each of the {len(points):,} layouts and batches that fit, under steady traffic without queues{keeps}. Diamond: "
-        "the chosen one."
+        f"Each of the {len(points):,} layouts and batches that fit, under steady traffic without queues{keeps}. "
+        "Diamond: the chosen one."
     )
     figure = figures.pareto("pareto", title, points, USER, DEVICE, caption, log=(True, True))
     return Section("Throughput against speed", (figure,))

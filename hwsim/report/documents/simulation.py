@@ -118,8 +118,8 @@ def latency_section(found: ServingSimulation) -> Section:
     v = found.values
     columns = (Column("latency"), *(Column(name, kind="number") for name in COLUMNS))
     rows: list[tuple[Cell | str, ...]] = []
-    for key, words in LATENCIES.items():
-        named = f"{words} ({DRAWN[key][0]})" if key in DRAWN else words
+    for key, said in LATENCIES.items():
+        named = f"{said} ({DRAWN[key][0]})" if key in DRAWN else said
         rows.append((named, *(Cell.of(v[key][name], "s") for name in COLUMNS)))
     table = Table("Latencies of the requests that were served", columns, tuple(rows))
     drawn = [figure for key in DRAWN if (figure := _distribution(found, key)) is not None]
@@ -135,9 +135,9 @@ def _distribution(found: ServingSimulation, key: str) -> Figure | None:
     known = seconds[np.isfinite(seconds)]
     if len(known) < SHORTEST:
         return None
-    short, words = DRAWN[key]
+    short, said = DRAWN[key]
     spread, bound = found.values[key], _bounds(found).get(key)
-    title = f"{words} takes more than {_seconds(spread['p95'])} for one request in 20"
+    title = f"{said} takes more than {_seconds(spread['p95'])} for one request in 20"
     if bound is not None:
         title += f"; {np.mean(known <= bound):.0%} keep the promise of {show(bound, 's')}"
     name = key.removesuffix("_s")
