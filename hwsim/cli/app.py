@@ -16,6 +16,7 @@ from hwsim.cli import (
     fit,
     infer,
     planning,
+    report,
     sensitivity,
     simulate,
     size,
@@ -26,7 +27,7 @@ from hwsim.errors import HwsimError, did_you_mean
 
 CommandLineError: Any = typer.BadParameter.__mro__[2]
 """Base of typer's errors about flags: typer brings its own click or uses the installed one."""
-NOT_BUILT = ("faq", "report", "export")
+NOT_BUILT = ("faq", "export")
 """Commands of the contract that are still to come."""
 CLEARER = {
     r"^Invalid value for ": "",
@@ -63,6 +64,7 @@ estimates.command("infer")(infer.infer)
 simulates.command("serving")(simulate.serving)
 app.command("explain")(estimate.explain)
 app.command("whatif")(whatif.whatif)
+app.command("report")(report.report)
 news.command("scenario")(whatif.new_scenario)
 app.command("fit")(fit.fit)
 app.command("calibrate")(calibrate.calibrate)

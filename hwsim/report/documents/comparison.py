@@ -154,7 +154,11 @@ def deltas_section(result: WhatIf) -> Section:
         most = max(moved, key=lambda key: abs(moved[key]))
         title = f"{most} moves {measure.title} most: {_signed(moved[most])}"
         better: Any = "more" if measure.rises else "less"
-        blocks.append(figures.delta_bars(f"delta-{name}", title, found, "the base", measure.title, better=better))
+        blocks.append(
+            figures.delta_bars(
+                f"delta-{name.replace('_', '-')}", title, found, "the base", measure.title, better=better
+            )
+        )
     return Section("How far each is from the base", tuple(blocks) or (Paragraph("Nothing moves."),))
 
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 from hwsim.analytic.inference import NAMES
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Reproduce, Section, Table
-from hwsim.report.documents.parts import bill_section, money_line, provenance, question_facts, sensitivity_section
+from hwsim.report.documents.parts import (
+    bill_section,
+    capital,
+    money_line,
+    provenance,
+    question_facts,
+    sensitivity_section,
+)
 from hwsim.report.documents.served import accuracy_section
 from hwsim.report.figures import Measure, Point
 from hwsim.report.inference import batch_line, room_line, sends_line, strategy_line
@@ -171,7 +178,7 @@ def _waterfall(best: InferenceEstimate, phase: str, word: str, caption: str) -> 
     parts = {NAMES[name]: seconds for name, seconds in best.time_s[phase].items() if seconds > 0}
     total = sum(parts.values())
     longest = max(parts, key=lambda name: parts[name])
-    title = f"{word.capitalize()} takes {show(total, 's')}, {parts[longest] / total:.0%} of it {longest}"
+    title = f"{capital(word)} takes {show(total, 's')}, {parts[longest] / total:.0%} of it {longest}"
     return figures.time_waterfall(f"time-{phase}", title, parts, caption)
 
 

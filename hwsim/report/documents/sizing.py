@@ -9,7 +9,7 @@ from hwsim.analytic.estimate import TrainingEstimate
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Reproduce, Section, Table
 from hwsim.report.documents import serving, training
-from hwsim.report.documents.parts import money_line, provenance, words
+from hwsim.report.documents.parts import capital, money_line, provenance, words
 from hwsim.report.figures import Measure
 from hwsim.report.plan import job_line, strategy_line
 from hwsim.report.serving_plan import replica_line
@@ -48,7 +48,7 @@ def sizing_document(
     ]
     option = found.answer.option
     return Document(
-        title=f"{asked(found)[:1].upper()}{asked(found)[1:]}: how many devices?",
+        title=f"{capital(asked(found))}: how many devices?",
         subtitle=f"{_model(plan, made)} on {' or '.join(machine.title for machine in found.machines)}",
         answer=answer_lines(found, plan),
         sections=tuple(sections),
