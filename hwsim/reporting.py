@@ -37,6 +37,8 @@ from hwsim.units import MILLION, TERA
 
 CHANGE = 0.1
 """How far a report's levers are turned."""
+PAGE = 96
+"""Characters across a page."""
 Found = Plan | ServingPlan | TrainingEstimate | InferenceEstimate
 
 
@@ -266,10 +268,18 @@ def _bill_of_run(found: ServingSimulation, profiles: str | Path | None) -> Bill 
 def _python(function: str, asked: Mapping[str, Any], profiles: str | Path | None) -> str:
     """The program that writes the same report; nothing where an argument cannot be written down."""
     given = {**asked, **({"profiles": str(profiles)} if profiles is not None else {})}
-    texts = [f"{name}={_plain(value)!r}" for name, value in given.items()]
     if not all(map(_is_plain, given.values())) or not given:
         return ""
-    return f'import hwsim\n\nhwsim.write_report(hwsim.{function}({", ".join(texts)}), "report.html")'
+    texts = [f"    {name}={_written(value, 5 + len(name))},\n" for name, value in given.items()]
+    return f'import hwsim\n\nfound = hwsim.{function}(\n{"".join(texts)})\nhwsim.write_report(found, "report.html")'
+
+
+def _written(value: Any, indent: int) -> str:
+    """A value as Python reads it, on lines that a page has room for."""
+    from pprint import pformat
+
+    text = pformat(_plain(value), width=PAGE - indent, sort_dicts=False)
+    return text.replace("\n", "\n" + " " * indent)
 
 
 def _plain(value: Any) -> Any:

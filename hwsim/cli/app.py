@@ -17,6 +17,7 @@ from hwsim.cli import (
     fit,
     infer,
     planning,
+    report,
     sensitivity,
     simulate,
     size,
@@ -27,7 +28,7 @@ from hwsim.errors import HwsimError, did_you_mean
 
 CommandLineError: Any = typer.BadParameter.__mro__[2]
 """Base of typer's errors about flags: typer brings its own click or uses the installed one."""
-NOT_BUILT = ("report", "export")
+NOT_BUILT = ("export",)
 """Commands of the contract that are still to come."""
 CLEARER = {
     r"^Invalid value for ": "",
@@ -67,6 +68,7 @@ simulates.command("serving")(simulate.serving)
 app.command("explain")(estimate.explain)
 app.command("whatif")(whatif.whatif)
 app.command("faq")(faq.faq)
+app.command("report")(report.report)
 news.command("scenario")(whatif.new_scenario)
 app.command("fit")(fit.fit)
 app.command("calibrate")(calibrate.calibrate)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hwsim.cli import options as o
-from hwsim.cli.output import emit
+from hwsim.cli.output import check_report, emit, write_report
 
 Tp = Annotated[int | None, typer.Option("--tp", help="Tensor-parallel size.", rich_help_panel=o.MACHINE)]
 Pp = Annotated[int | None, typer.Option("--pp", help="Pipeline stages.", rich_help_panel=o.MACHINE)]
@@ -82,6 +82,8 @@ def train(
     framework: o.FrameworkFlag = None,
     settings: o.SetFlag = [],  # noqa: B006
     profiles: o.ProfilesFlag = None,
+    report: o.ReportFlag = None,
+    assets: o.AssetsFlag = None,
     out: o.FormatFlag = o.Format.TABLE,
     as_json: o.JsonFlag = False,
     output: o.OutFlag = None,
@@ -92,6 +94,7 @@ def train(
     """
     import hwsim
 
+    check_report(report, assets, {"-o": output})
     strategy = o.given(
         tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, etp=etp, zero=zero, shard=shard, micro_batch=micro_batch,
         recompute=recompute, sequence_parallel=sequence_parallel, schedule=schedule, order=order,
@@ -105,6 +108,11 @@ def train(
     result = hwsim.estimate_training(model, hardware, gpus, settings=settings, profiles=profiles, **strategy, **job)
     if not result.fits:
         typer.echo("hwsim: warning: this strategy does not fit in device memory", err=True)
+    if report:
+        from hwsim.reporting import fields_of, outcome_of
+
+        asked = {"model": model, "hardware": hardware, "gpus": gpus, "settings": settings, **strategy, **job}
+        write_report(outcome_of(result, fields_of(asked, result), profiles), report, assets, profiles)
 
     def table() -> list[object]:
         from hwsim.report.plan import estimate_view

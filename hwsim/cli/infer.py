@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hwsim.cli import options as o
-from hwsim.cli.output import emit
+from hwsim.cli.output import check_report, emit, write_report
 
 Tp = Annotated[
     int | None, typer.Option("--tp", help="Tensor-parallel size (default: as fits a node).", rich_help_panel=o.MACHINE)
@@ -90,6 +90,8 @@ def infer(
     images: o.ImagesFlag = None,
     settings: o.SetFlag = [],  # noqa: B006
     profiles: o.ProfilesFlag = None,
+    report: o.ReportFlag = None,
+    assets: o.AssetsFlag = None,
     out: o.FormatFlag = o.Format.TABLE,
     as_json: o.JsonFlag = False,
     output: o.OutFlag = None,
@@ -100,6 +102,7 @@ def infer(
     """
     import hwsim
 
+    check_report(report, assets, {"-o": output})
     asked: dict[str, Any] = o.given(
         tp=tp, pp=pp, dp=dp, ep=ep, batch=batch, input_len=input_len, output_len=output_len, weights=weights, kv=kv,
         precision=precision, engine=engine, prefix_hit=prefix_hit, draft_tokens=draft_tokens, acceptance=acceptance,
@@ -110,6 +113,12 @@ def infer(
     )
     if not result.fits:
         typer.echo(f"hwsim: warning: does not fit in device memory (largest batch: {result.max_batch:,})", err=True)
+    if report:
+        from hwsim.reporting import fields_of, outcome_of
+
+        given = {"task": "infer", "model": model, "hardware": hardware, "gpus": result.hardware["devices"], **asked}
+        given |= {"settings": settings} | ({} if engine_overhead else {"engine_overhead": False})
+        write_report(outcome_of(result, fields_of(given, result), profiles), report, assets, profiles)
 
     def table() -> list[object]:
         from hwsim.report.inference import inference_view

@@ -53,25 +53,23 @@ def count(flag: str, text: str | None) -> float | None:
 
 WORK, MACHINE, JOB, OUTPUT = "Model and machine", "Strategy", "Job", "Output"
 
-ModelFlag = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Preset, alias, model YAML, or Hugging Face config.json.",
-        autocompletion=complete_models,
-        rich_help_panel=WORK,
-    ),
-]
-HardwareFlag = Annotated[
-    str,
-    typer.Option(
-        "--hardware",
-        help="Accelerator or cluster preset, or a YAML.",
-        autocompletion=complete_hardware,
-        rich_help_panel=WORK,
-    ),
-]
+_MODEL = typer.Option(
+    "--model",
+    "-m",
+    help="Preset, alias, model YAML, or Hugging Face config.json.",
+    autocompletion=complete_models,
+    rich_help_panel=WORK,
+)
+_HARDWARE = typer.Option(
+    "--hardware",
+    help="Accelerator or cluster preset, or a YAML.",
+    autocompletion=complete_hardware,
+    rich_help_panel=WORK,
+)
+ModelFlag = Annotated[str, _MODEL]
+MaybeModelFlag = Annotated[str | None, _MODEL]
+HardwareFlag = Annotated[str, _HARDWARE]
+MaybeHardwareFlag = Annotated[str | None, _HARDWARE]
 HardwaresFlag = Annotated[
     list[str],
     typer.Option(
@@ -146,12 +144,20 @@ GraphsFlag = Annotated[
 ]
 ReportFlag = Annotated[
     str | None,
-    typer.Option("--report", help="Write a report: one page (.html) or Markdown (.md).", rich_help_panel=OUTPUT),
+    typer.Option(
+        "--report",
+        help="Write a report: one page (.html) or Markdown (.md). In Python: hwsim.write_report.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 AssetsFlag = Annotated[
     str | None,
     typer.Option("--assets", help="Folder for the report's figures as PNG, SVG and CSV.", rich_help_panel=OUTPUT),
 ]
+ReportOutFlag = Annotated[
+    str, typer.Option("-o", "--output", help="File to write: one page (.html) or Markdown (.md).",
+                      rich_help_panel=OUTPUT)
+]  # fmt: skip
 FormatFlag = Annotated[Format, typer.Option("--format", help="How to print.", rich_help_panel=OUTPUT)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Short for --format json.", rich_help_panel=OUTPUT)]
 OutFlag = Annotated[

@@ -90,8 +90,10 @@ def refuse_unwritable(path: str | Path, flag: str) -> None:
         raise UsageError(msg)
 
 
-def check_report(path: str | None, assets: str | None, others: Mapping[str, str | None]) -> None:
-    """Refuse, before long work, a report that could not be written.
+def check_report(
+    path: str | None, assets: str | None, others: Mapping[str, str | None], flag: str = "--report"
+) -> None:
+    """Refuse, before long work, a report (whose file `flag` names) or figures that could not be written.
 
     Raises
     ------
@@ -104,9 +106,24 @@ def check_report(path: str | None, assets: str | None, others: Mapping[str, str 
         msg = "--assets needs --report: the figures are those of a report"
         raise UsageError(msg)
     if path is not None and Path(path).suffix.lower() not in SUFFIXES:
-        msg = f"--report {shorten(path, 200)}: a report ends in .html or .md"
+        msg = f"{flag} {shorten(path, 200)}: a report ends in .html or .md"
         raise UsageError(msg)
-    check_targets({"--report": path, **others})
+    if assets is not None:
+        _check_folder(assets, "--assets")
+    check_targets({flag: path, **others})
+
+
+def _check_folder(path: str, flag: str) -> None:
+    """Refuse a folder that is none, or that cannot be made or written."""
+    try:
+        place = Path(path).resolve()
+        there = next(each for each in (place, *place.parents) if each.exists())
+        good = bool(path.strip()) and there.is_dir() and os.access(there, os.W_OK)
+    except (OSError, RuntimeError, ValueError):
+        good = False
+    if not good:
+        msg = f"{flag} {shorten(path, 200)}: no folder there that can be written"
+        raise UsageError(msg)
 
 
 def write_report(subject: Any, path: str | None, assets: str | None, profiles: str | None) -> None:

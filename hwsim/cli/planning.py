@@ -9,7 +9,7 @@ import typer
 from hwsim.cli import infer as i
 from hwsim.cli import options as o
 from hwsim.cli import simulate as s
-from hwsim.cli.output import check_targets, emit
+from hwsim.cli.output import check_report, emit, write_report
 from hwsim.errors import UsageError
 from hwsim.report.writing import write_with
 
@@ -108,6 +108,8 @@ def plan(
         str | None,
         typer.Option("--grid", help="Where the electricity comes from (usa), or a YAML.", rich_help_panel=TARGET),
     ] = None,
+    report: o.ReportFlag = None,
+    assets: o.AssetsFlag = None,
     out: o.FormatFlag = o.Format.TABLE,
     as_json: o.JsonFlag = False,
     output: o.OutFlag = None,
@@ -118,6 +120,7 @@ def plan(
     """
     import hwsim
 
+    check_report(report, assets, {"--plot": picture, "-o": output})
     serving = o.given(
         input_len=input_len, output_len=output_len, weights=weights, kv=kv, engine=engine, prefix_hit=prefix_hit,
         draft_tokens=draft_tokens, acceptance=acceptance, draft=draft, skew=skew, qps=qps, ttft_ms=ttft_ms,
@@ -141,7 +144,7 @@ def plan(
         given |= {
             name: value for name, value in (("pin", pin), ("settings", settings), ("profiles", profiles)) if value
         }
-        _serve(model, hardware, given, picture, (out, as_json, output))
+        _serve(model, hardware, given, picture, (report, assets), (out, as_json, output))
         return
     if serving:
         msg = f"--{next(iter(serving)).replace('_', '-')} needs --task infer"
@@ -154,6 +157,9 @@ def plan(
         "objective": objective, "top": top, "pin": pin, "settings": settings, "profiles": profiles, "task": task,
     }  # fmt: skip
     result = hwsim.plan(model, hardware, gpus, **search, **asked, **job)
+    if report:
+        given = {"model": model, "hardware": hardware, "gpus": gpus, **search, **asked, **job}
+        _report(result, given, (report, assets))
 
     def table() -> list[object]:
         from hwsim.report.plan import plan_view
@@ -177,18 +183,20 @@ MOST_DEVICES = 256
 
 
 def _serve(
-    model: str, hardware: str, given: dict[str, Any], picture: str | None, wanted: tuple[o.Format, bool, str | None]
-) -> None:
-    """Plan for inference: print it, draw it."""
+    model: str, hardware: str, given: dict[str, Any], picture: str | None, paper: tuple[str | None, str | None],
+    wanted: tuple[o.Format, bool, str | None],
+) -> None:  # fmt: skip
+    """Plan for inference: print it, draw it, report it."""
     import hwsim
 
-    check_targets({"--plot": picture, "-o": wanted[2]})
     s.check_picture(picture)
     result = hwsim.plan_inference(model, hardware, **given)
     if picture:
         from hwsim.report.serving_plan import plot
 
         write_with(picture, "--plot", lambda path: plot(result, path))
+    if paper[0]:
+        _report(result, {"task": "infer", "model": model, "hardware": hardware, **given}, paper)
 
     def table() -> list[object]:
         from hwsim.report.serving_plan import serving_plan_view
@@ -197,3 +205,12 @@ def _serve(
         return serving_plan_view(result, {name: v for name, v in call.items() if v and PLAIN.get(name) != v})
 
     emit(result.to_dict, lambda: [one.to_dict() for one in result.plans], table, wanted)
+
+
+def _report(result: Any, given: dict[str, Any], paper: tuple[str | None, str | None]) -> None:
+    """Write the report of a plan that was found; nothing is searched again."""
+    from hwsim.reporting import fields_of, outcome_of
+
+    plain = {name: value for name, value in given.items() if PLAIN.get(name) != value}
+    profiles = given.get("profiles")
+    write_report(outcome_of(result, fields_of(plain), profiles), *paper, profiles)

@@ -8,7 +8,7 @@ import typer
 
 from hwsim.cli import infer as i
 from hwsim.cli import options as o
-from hwsim.cli.output import check_targets, emit
+from hwsim.cli.output import check_report, emit, write_report
 from hwsim.errors import UsageError
 from hwsim.report.writing import write_with
 
@@ -110,6 +110,8 @@ def serving(
     requests_csv: Annotated[
         str | None, typer.Option("--requests-csv", help="Write one row per request.", rich_help_panel=o.OUTPUT)
     ] = None,
+    report: o.ReportFlag = None,
+    assets: o.AssetsFlag = None,
     out: o.FormatFlag = o.Format.TABLE,
     as_json: o.JsonFlag = False,
     output: o.OutFlag = None,
@@ -120,7 +122,8 @@ def serving(
     """
     import hwsim
 
-    check_targets({"--trace": trace, "--plot": picture, "--requests-csv": requests_csv, "-o": output})
+    others = {"--trace": trace, "--plot": picture, "--requests-csv": requests_csv, "-o": output}
+    check_report(report, assets, others)
     check_picture(picture)
     asked: dict[str, Any] = o.given(
         qps=qps, concurrency=concurrency, trace=trace_csv, input_len=input_len, output_len=output_len, ttft_ms=ttft_ms,
@@ -145,6 +148,8 @@ def serving(
         write_with(picture, "--plot", lambda path: plot(found, path))
     if requests_csv:
         write_with(requests_csv, "--requests-csv", lambda path: found.to_frame().to_csv(path, index=False))
+
+    write_report(found, report, assets, profiles)
 
     def table() -> list[object]:
         from hwsim.report.serving import serving_view

@@ -10,11 +10,11 @@ from hwsim.cli import infer as i
 from hwsim.cli import options as o
 from hwsim.cli import planning as p
 from hwsim.cli import simulate as s
-from hwsim.cli.output import check_targets, emit, progress
+from hwsim.cli.output import check_report, emit, progress, write_report
 
 MOST_TRIALS = 20
 """About as many plans as one kind of hardware takes."""
-OWN = ("model", "hardware", "tokens", "budget_usd", "out", "as_json", "output")
+OWN = ("model", "hardware", "tokens", "budget_usd", "report", "assets", "out", "as_json", "output")
 """Flags that are no keyword arguments of the facade as they are."""
 
 
@@ -74,6 +74,8 @@ def size(
     pin: p.PinFlag = [],  # noqa: B006
     settings: o.SetFlag = [],  # noqa: B006
     profiles: o.ProfilesFlag = None,
+    report: o.ReportFlag = None,
+    assets: o.AssetsFlag = None,
     out: o.FormatFlag = o.Format.TABLE,
     as_json: o.JsonFlag = False,
     output: o.OutFlag = None,
@@ -87,14 +89,15 @@ def size(
 
     asked: dict[str, Any] = {name: value for name, value in flags.items() if name not in OWN}
     asked |= o.given(tokens=p.token_count(tokens), budget_usd=o.count("--budget-usd", budget_usd))
-    check_targets({"-o": output})
+    check_report(report, assets, {"-o": output})
+    machines = hardware[0] if len(hardware) == 1 else hardware
     with progress(MOST_TRIALS * len(hardware), "planning") as begin:
-        found = hwsim.size(model, hardware, **asked, progress=begin)
+        found = hwsim.size(model, machines, **asked, progress=begin)
+    write_report(found, report, assets, profiles)
 
     def table() -> list[object]:
         from hwsim.report.size import size_view
 
-        machines = hardware[0] if len(hardware) == 1 else hardware
         call = {"model": model, "hardware": machines, **asked}
         return size_view(found, {name: v for name, v in call.items() if v != [] and PLAIN.get(name) != v})
 

@@ -43,7 +43,6 @@ def headline(found: Sizing) -> str:
     """The answer in one line."""
     made, answer = found.answer.option, found.answer
     plan: Any = made.plan
-    nodes = f"{made.nodes:,} node{'s' if made.nodes > 1 else ''}"
     does = [f"{show(answer.days, 'days')}"] if answer.days is not None else []
     able = "tokens/s" if plan.kind == "training" else "output tokens/s at most"
     does += [] if answer.days is not None else [f"{show(answer.rate, 'count')} {able}"]
@@ -51,7 +50,13 @@ def headline(found: Sizing) -> str:
         does.append(show(answer.cost_usd, "usd"))
     elif made.rent_usd_per_s is not None:
         does.append(_hourly(made.rent_usd_per_s))
-    return f"{plan.model['name']}, {asked(found)}: {made.devices:,} × {made.title} ({nodes}), {', '.join(does)}"
+    machine = f"{made.devices:,} × {made.title} ({nodes(made.nodes)})"
+    return f"{plan.model['name']}, {asked(found)}: {machine}, {', '.join(does)}"
+
+
+def nodes(count: int) -> str:
+    """A number of nodes in words."""
+    return f"{count:,} node{'s' if count > 1 else ''}"
 
 
 def asked(found: Sizing) -> str:
@@ -78,7 +83,7 @@ def headroom_line(found: Sizing) -> str:
         return lost
     made = without.option
     if made.devices != found.answer.option.devices:
-        return f"{lost}; were it not, {made.devices:,} devices ({made.nodes:,} nodes) would be the answer"
+        return f"{lost}; were it not, {made.devices:,} devices ({nodes(made.nodes)}) would be the answer"
     sooner = f"{show(without.days, 'days')}" if without.days is not None else f"{show(without.rate, 'count')} tokens/s"
     return f"{lost}; were it not, the same devices would reach {sooner}"
 
@@ -114,7 +119,7 @@ def runner_line(found: Sizing) -> str:
     if runner is None:
         return "none: nothing else was tried that runs"
     made = runner.option
-    return f"{made.devices:,} × {made.title} ({made.nodes:,} nodes): {found.why}"
+    return f"{made.devices:,} × {made.title} ({nodes(made.nodes)}): {found.why}"
 
 
 def latency_line(found: Sizing) -> str:

@@ -117,9 +117,11 @@ class Plan:
 
 def strategy_of(estimate: TrainingEstimate) -> Any:
     """The strategy of an estimate as a one-row table."""
-    from hwsim.specs.strategy import COLUMN_NAMES, strategies
+    from hwsim.specs.strategy import COLUMN_NAMES, RECOMPUTES, strategies
 
     given = {name: value for name, value in estimate.strategy.items() if name in COLUMN_NAMES}
+    if given["recompute"] not in RECOMPUTES:  # modules by name, which its job has
+        given["recompute"] = "selective"
     return strategies(
         devices=estimate.hardware["devices"], **{name: np.atleast_1d(value) for name, value in given.items()}
     )

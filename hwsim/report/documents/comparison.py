@@ -162,7 +162,9 @@ def deltas_section(result: WhatIf) -> Section:
         title = f"{most[:1].upper()}{most[1:]} moves {measure.title} most: {_signed(moved[most])}"
         better: Any = "more" if measure.rises else "less"
         blocks.append(
-            figures.delta_bars(f"delta-{name}", title, found, _called(result.base), measure.title, better=better)
+            figures.delta_bars(
+                f"delta-{name.replace('_', '-')}", title, found, _called(result.base), measure.title, better=better
+            )
         )
     return Section("How far each is from the base", tuple(blocks) or (Paragraph("Nothing moves."),))
 

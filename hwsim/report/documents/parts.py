@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from hwsim.analytic.estimate import TrainingEstimate
     from hwsim.costs.bill import Bill
     from hwsim.scenarios.answers import Outcome
-    from hwsim.search.sensitivity import Sensitivity
+    from hwsim.search.sensitivity import Effect, Sensitivity
 
 LIBRARIES = ("numpy", "pandas", "simpy", "matplotlib")
 USD, ENERGY, CARBON = Measure("Cost", "usd"), Measure("Energy", "j"), Measure("Carbon", "kg")
 RENTS = {"on_demand": "rent, on demand", "committed": "rent, a year committed", "spot": "rent, spot"}
-LEVERS, SEEN = 12, 1e-4
+LEVERS, SEEN = 12, 5e-4
 """Levers in a tornado, and the least change that is drawn."""
 LEFT_OUT = DATA / "validation" / "left_out.csv"
 
@@ -45,20 +46,33 @@ def _version(name: str) -> str:
         return "unknown"
 
 
+def capital(text: str) -> str:
+    """A text that begins a line; the rest of it stays as it is."""
+    return text[:1].upper() + text[1:]
+
+
 def question_facts(outcome: Outcome) -> Facts:
     """What was asked, with the defaults that were taken."""
-    pairs = [(_words(path), str(value)) for path, value in outcome.question.plain().items()]
+    pairs = [(words(path), str(value)) for path, value in outcome.question.plain().items()]
     return Facts(tuple(pairs))
 
 
-def _words(path: str) -> str:
-    return path.replace("_", " ")
+def words(path: str) -> str:
+    """A field as a reader calls it, with its unit."""
+    name = path.removeprefix("job.")
+    return f"{name[:-3]} [ms]" if name.endswith("_ms") else name.replace("_", " ")
 
 
 def between(value: Bounds, dimension: str) -> str:
     """A range for a person."""
-    low, expected, high = (show(float(each), dimension) for each in value)
-    return expected if low == high else f"{expected} ({low} to {high})"
+    low, expected, high = map(float, value)
+    shown = show(expected, dimension)
+    if low == high:
+        return shown
+    size, unit = Measure("", dimension).scale(expected)
+    if shown.endswith(f" {unit}"):  # all three in one unit
+        return f"{shown} ({show(low / size, 'count')} to {show(high / size, 'count')})"
+    return f"{shown} ({show(low, dimension)} to {show(high, dimension)})"
 
 
 def money_line(bill: Bill, per: str) -> str:
@@ -122,19 +136,29 @@ def sensitivity_section(found: Sensitivity) -> Section:
     metric = METRICS[found.metric]
     effects = {}
     for each in found.levers[:LEVERS]:
-        shifts = [each.shift(found.metric, end) if each.runs(end) else None for end in ("low", "high")]
-        if any(abs(value or 0.0) > SEEN for value in shifts):
-            effects[each.name] = (shifts[0] or 0.0, shifts[1] or 0.0)
+        low, high = (_shift(each, found.metric, end) for end in ("low", "high"))
+        if any(abs(value) > SEEN for value in (low, high)):
+            effects[each.name] = (low, high)
     if not effects:
         return Section("What is worth buying next", (Paragraph("No single thing matters."),))
     sentences = found.sentences()
+    finding = sentences[0] if sentences else "Little depends on any one thing"
     share = f"{found.change:.0%}".replace("%", " %")
+    lost = (
+        " n/a: it does not fit, or there is no such value." if any(map(math.isnan, sum(effects.values(), ()))) else ""
+    )
     figure = figures.tornado(
-        "tornado", sentences[0] if sentences else "Little depends on any one thing", effects, metric.word,
-        "The strategy is kept; each thing is changed alone.", "more" if metric.more_is_better else "less",
+        "tornado", capital(finding), effects, metric.word,
+        f"The strategy is kept; each thing is changed alone.{lost}", "more" if metric.more_is_better else "less",
         (f"{share} less", f"{share} more"),
     )  # fmt: skip
-    return Section("What is worth buying next", (figure, *(Paragraph(text) for text in sentences[1:5])))
+    return Section("What is worth buying next", (figure, *(Paragraph(capital(text)) for text in sentences[1:5])))
+
+
+def _shift(each: Effect, metric: str, end: str) -> float:
+    """Relative change at an end; not a number where it does not run."""
+    shift = each.shift(metric, end) if each.runs(end) else None
+    return math.nan if shift is None else shift
 
 
 def accuracy_section(estimate: TrainingEstimate) -> Section:
@@ -160,6 +184,6 @@ def accuracy_section(estimate: TrainingEstimate) -> Section:
 
 
 __all__ = [
-    "accuracy_section", "between", "bill_section", "money_line", "provenance", "question_facts", "range_row",
-    "sensitivity_section",
+    "accuracy_section", "between", "bill_section", "capital", "money_line", "provenance", "question_facts", "range_row",
+    "sensitivity_section", "words",
 ]  # fmt: skip

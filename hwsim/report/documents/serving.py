@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 from hwsim.analytic.inference import NAMES
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Reproduce, Section, Table
-from hwsim.report.documents.parts import bill_section, money_line, provenance, question_facts, sensitivity_section
+from hwsim.report.documents.parts import (
+    bill_section,
+    capital,
+    money_line,
+    provenance,
+    question_facts,
+    sensitivity_section,
+)
 from hwsim.report.documents.served import accuracy_section
 from hwsim.report.figures import Measure, Point
 from hwsim.report.inference import batch_line, room_line, sends_line, strategy_line
@@ -67,7 +74,7 @@ def answer_lines(found: Dossier, best: InferenceEstimate, plan: ServingPlan | No
     bill = found.outcome.bill
     if plan is not None:
         made = best.deployment
-        lines = [headline(plan) + (" at list price" if made["rent_usd_per_hour"] else "")]
+        lines = [headline(plan) + (" at the listed rent" if made["rent_usd_per_hour"] else "")]
         lines += [f"Promise: {promise_line(plan)}", f"Best deployment: {layout_line(best)}"]
         watts, rate = made["power_w"], made["output_tokens_per_s"]
     else:
@@ -97,33 +104,30 @@ def deployments_section(plan: ServingPlan) -> Section:
     at = f"p{plan.request.promise.percentile}"
     timed = plan.best.deployment["ttft_s"] is not None
     names = (f"{at} TTFT", f"{at} TPOT") if timed else ("TTFT", "TPOT")
-    numbers = ("#", "devices", "replicas", "batch", "requests/s", *names, "tokens/s a device", "USD/M tokens", "power")
-    columns = tuple(Column(name, kind="number") for name in numbers)
-    rows = tuple(_row(place, one, at) for place, one in enumerate(plan.plans, 1))
+    numbers = ("devices", "batch", "requests/s", *names, "tokens/s a device", "USD/M tokens", "power")
+    columns = (Column("replicas"), *(Column(name, kind="number") for name in numbers), Column("limited by"))
+    rows = tuple(_row(one, at) for one in plan.plans)
     rejected = "; ".join(f"{count:,} {reason}" for reason, count in plan.rejected.items()) or "none"
-    lead = (
-        f"Of {plan.candidates:,} layouts and batches {plan.feasible:,} keep the promise without queues. "
-        f"Rejected: {rejected}."
+    kept = "keep the promise without queues" if plan.request.promise.given else "fit"
+    lead = f"Of {plan.candidates:,} layouts and batches {plan.feasible:,} {kept}. Rejected: {rejected}."
+    most = "the most within the promise, held against random arrivals" if timed else "steady traffic without queues"
+    notes = (f"Requests/s: {most}. USD at the listed rent.",)
+    return Section(
+        "The plan and the next best", (Table("The best deployments, best first", columns, rows, notes),), lead
     )
-    notes = ["Requests/s: the most within the promise, held against random arrivals." if timed else
-             "Requests/s: steady traffic without queues.", "USD at the listed rent."]  # fmt: skip
-    table = Table(
-        "The best deployments, best first", (*columns, Column("replica"), Column("limited by")), rows, tuple(notes)
-    )
-    return Section("The plan and the next best", (table,), lead)
 
 
-def _row(place: int, one: InferenceEstimate, at: str) -> tuple[Cell | str, ...]:
+def _row(one: InferenceEstimate, at: str) -> tuple[Cell | str, ...]:
     made = one.deployment
     timed = made["ttft_s"] is not None
     ttft, tpot = (made["ttft_s"].get(at), made["tpot_s"].get(at)) if timed else (one.ttft_s, one.tpot_s)
     capacity, device = made["qps_capacity"], made["output_tokens_per_s_per_device"]
-    counts = (place, made["devices"], made["replicas"], one.strategy["batch"])
     return (
-        *(Cell(f"{count:,}", float(count)) for count in counts), Cell(f"{capacity:.3g}", capacity),
-        Cell.of(ttft, "s"), Cell.of(tpot, "s"), Cell(f"{device:,.0f}", device),
+        f"{made['replicas']:,} × {_sizes(one.strategy) or 'one device'}",
+        *(Cell(f"{count:,}", float(count)) for count in (made["devices"], one.strategy["batch"])),
+        Cell(f"{capacity:.3g}", capacity), Cell.of(ttft, "s"), Cell.of(tpot, "s"), Cell(f"{device:,.0f}", device),
         Cell.of(made["cost_usd_per_million_output_tokens"], "usd"), Cell.of(made["power_w"], "w"),
-        _sizes(one.strategy) or "one device", one.bottleneck.partition(": ")[2],
+        one.bottleneck.partition(": ")[2],
     )  # fmt: skip
 
 
@@ -134,13 +138,12 @@ def _sizes(strategy: Mapping[str, Any]) -> str:
 def memory_section(best: InferenceEstimate, plan: ServingPlan | None) -> Section:
     """Memory by part against the capacity, of the best deployments."""
     chosen = [best] if plan is None else list(plan.plans[:SHOWN_PLANS])
-    stacks = {_short(one, place): _named(one.memory_bytes) for place, one in enumerate(chosen, 1)}
+    places = [f"#{place} " if len(chosen) > 1 else "" for place in range(1, len(chosen) + 1)]
+    stacks = {f"{place}{_short(one)}": _named(one.memory_bytes) for place, one in zip(places, chosen, strict=True)}
     used, capacity = best.memory_allocated_bytes, best.memory_capacity_bytes
     largest, size = max(_named(best.memory_bytes).items(), key=lambda item: item[1])
-    title = (
-        f"{show(used, 'bytes')} of {show(capacity, 'bytes')} are taken ({used / capacity:.0%}), "
-        f"{size / used:.0%} of it by {'the ' if largest.startswith('KV') else ''}{largest}"
-    )
+    share = f"{size / used:.0%} of that is {'the ' if largest.startswith('KV') else ''}{largest}"
+    title = f"{show(used, 'bytes')} of {show(capacity, 'bytes')} are taken ({used / capacity:.0%}); {share}"
     caption = (
         f"The fullest device with {best.strategy['batch']:,} requests in flight; what is left holds more of them, "
         f"{best.max_batch:,} at most."
@@ -152,8 +155,8 @@ def _named(parts: Mapping[str, float]) -> dict[str, float]:
     return {name.replace("kv_cache", "KV cache"): value for name, value in parts.items()}
 
 
-def _short(one: InferenceEstimate, place: int) -> str:
-    return f"#{place} {_sizes(one.strategy) or 'one device'}, batch {one.strategy['batch']:,}"
+def _short(one: InferenceEstimate) -> str:
+    return f"{_sizes(one.strategy) or 'one device'}, batch {one.strategy['batch']:,}"
 
 
 def time_section(best: InferenceEstimate) -> Section:
@@ -175,7 +178,7 @@ def _waterfall(best: InferenceEstimate, phase: str, word: str, caption: str) -> 
     parts = {NAMES[name]: seconds for name, seconds in best.time_s[phase].items() if seconds > 0}
     total = sum(parts.values())
     longest = max(parts, key=lambda name: parts[name])
-    title = f"{word.capitalize()} takes {show(total, 's')}, {parts[longest] / total:.0%} of it {longest}"
+    title = f"{capital(word)} takes {show(total, 's')}, {parts[longest] / total:.0%} of it {longest}"
     return figures.time_waterfall(f"time-{phase}", title, parts, caption)
 
 
@@ -193,10 +196,12 @@ def pareto_section(found: Dossier, best: InferenceEstimate) -> Section:
         f"{show(marked.y, 'count')} tokens/s a device at {show(marked.x, 'count')} a user; the fastest layout "
         f"gives a user {show(fastest.x, 'count')}, at {show(fastest.y, 'count')} a device"
     )
-    keeps = sum(bool(each["keeps"]) for each in found.points)
+    plan = found.outcome.plan
+    promised = isinstance(plan, ServingPlan) and plan.request.promise.given
+    keeps = f"; {sum(bool(each['keeps']) for each in found.points):,} keep the promise" if promised else ""
     caption = (
-        f"Each of the {len(points):,} layouts and batches that fit, under steady traffic without queues; {keeps:,} "
-        "keep the promise. Diamond: the chosen one."
+        f"Each of the {len(points):,} layouts and batches that fit, under steady traffic without queues{keeps}. "
+        "Diamond: the chosen one."
     )
     figure = figures.pareto("pareto", title, points, USER, DEVICE, caption, log=(True, True))
     return Section("Throughput against speed", (figure,))

@@ -8,7 +8,7 @@ import numpy as np
 
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Paragraph, Reproduce, Section, Table
-from hwsim.report.documents.parts import bill_section, money_line, provenance
+from hwsim.report.documents.parts import bill_section, money_line, provenance, words
 from hwsim.report.documents.served import accuracy_section
 from hwsim.report.figures import Measure
 from hwsim.report.serving import COLUMNS, LATENCIES, over_time, served_line, use_line
@@ -109,8 +109,8 @@ def asked_facts(found: ServingSimulation) -> dict[str, str]:
         name.replace("_", " "): f"{np.mean(each):,.0f} on average, {np.min(each):,.0f} to {np.max(each):,.0f}"
         for name, each in lengths.items()
     }
-    given = {name.replace("_", " "): str(value) for name, value in found.asked.items() if name != "trace"}
-    return facts | {name: text for name, text in given.items() if name not in facts}
+    given = {name: str(value) for name, value in found.asked.items() if name != "trace"}
+    return facts | {words(name): text for name, text in given.items() if words(name) not in facts}
 
 
 def latency_section(found: ServingSimulation) -> Section:
@@ -118,8 +118,8 @@ def latency_section(found: ServingSimulation) -> Section:
     v = found.values
     columns = (Column("latency"), *(Column(name, kind="number") for name in COLUMNS))
     rows: list[tuple[Cell | str, ...]] = []
-    for key, words in LATENCIES.items():
-        named = f"{words} ({DRAWN[key][0]})" if key in DRAWN else words
+    for key, said in LATENCIES.items():
+        named = f"{said} ({DRAWN[key][0]})" if key in DRAWN else said
         rows.append((named, *(Cell.of(v[key][name], "s") for name in COLUMNS)))
     table = Table("Latencies of the requests that were served", columns, tuple(rows))
     drawn = [figure for key in DRAWN if (figure := _distribution(found, key)) is not None]
@@ -135,11 +135,11 @@ def _distribution(found: ServingSimulation, key: str) -> Figure | None:
     known = seconds[np.isfinite(seconds)]
     if len(known) < SHORTEST:
         return None
-    short, words = DRAWN[key]
+    short, said = DRAWN[key]
     spread, bound = found.values[key], _bounds(found).get(key)
-    title = f"{words} takes {_seconds(spread['p50'])} at the median, {_seconds(spread['p95'])} for one request in 20"
+    title = f"{said} takes more than {_seconds(spread['p95'])} for one request in 20"
     if bound is not None:
-        title += f"; {np.mean(known <= bound):.1%} keep the promise of {show(bound, 's')}"
+        title += f"; {np.mean(known <= bound):.0%} keep the promise of {show(bound, 's')}"
     name = key.removesuffix("_s")
     caption = f"Share of the {len(known):,} requests that were served within a time."
     return figures.latency_cdf(
@@ -162,13 +162,19 @@ def load_section(found: ServingSimulation) -> Section:
              for name, key in (("running", "batch"), ("waiting", "queue"))}  # fmt: skip
     cache = {"in use": list(zip(times.tolist(), sums["cache"].tolist(), strict=True))}
     blocks = (
-        figures.sweep_lines("queue", title, lines, TIME, REQUESTS, "All replicas together."),
+        figures.sweep_lines("queue", title, lines, TIME, REQUESTS, f"All replicas together; {_last(found)}."),
         figures.sweep_lines(
             "kv-cache", f"The KV cache is {v['kv_use']['mean']:.0%} full on average and {v['kv_use']['max']:.0%} at "
             "most", cache, TIME, CACHE, "Blocks in use of those that there are, unused prefixes not counted.",
         ),
     )  # fmt: skip
     return Section("Queue, batch and KV cache", blocks)
+
+
+def _last(found: ServingSimulation) -> str:
+    """When the traffic ends."""
+    sent = found.result.arrival_s[np.isfinite(found.result.arrival_s)]
+    return f"the last request comes after {show(float(np.max(sent, initial=0.0)), 's')}"
 
 
 def replicas_section(found: ServingSimulation) -> Section:

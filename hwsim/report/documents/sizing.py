@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from hwsim.analytic.estimate import TrainingEstimate
 from hwsim.report import figures
-from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Paragraph, Reproduce, Section, Table
+from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Reproduce, Section, Table
 from hwsim.report.documents import serving, training
-from hwsim.report.documents.parts import money_line, provenance
+from hwsim.report.documents.parts import capital, money_line, provenance, words
 from hwsim.report.figures import Measure
 from hwsim.report.plan import job_line, strategy_line
 from hwsim.report.serving_plan import replica_line
@@ -48,8 +48,8 @@ def sizing_document(
     ]
     option = found.answer.option
     return Document(
-        title=f"{asked(found)[:1].upper()}{asked(found)[1:]}: how many devices?",
-        subtitle=f"{made.model['name']} on {' or '.join(machine.title for machine in found.machines)}",
+        title=f"{capital(asked(found))}: how many devices?",
+        subtitle=f"{_model(plan, made)} on {' or '.join(machine.title for machine in found.machines)}",
         answer=answer_lines(found, plan),
         sections=tuple(sections),
         reproduce=Reproduce(command, python),
@@ -58,6 +58,11 @@ def sizing_document(
             hardware=option.hardware, calibration=made.calibration,
         ),
     )  # fmt: skip
+
+
+def _model(plan: Dossier, made: Any) -> str:
+    setting = plan.outcome.setting
+    return (setting.model.title if setting is not None else "") or str(made.model["name"])
 
 
 def bill_basis(found: Sizing) -> str:
@@ -70,7 +75,8 @@ def bill_basis(found: Sizing) -> str:
 def answer_lines(found: Sizing, plan: Dossier) -> tuple[str, ...]:
     """The answer box."""
     made: Any = found.answer.option.plan
-    lines = [headline(found)]
+    priced = found.answer.option.rent_usd_per_s is not None
+    lines = [headline(found) + (" at the listed rent" if priced else "")]
     lines += [latency_line(found)] if made.kind != "training" else []
     least = least_line(found)
     lines += [f"At least {least}"] if least else []
@@ -91,7 +97,7 @@ def asked_facts(found: Sizing) -> dict[str, str]:
         facts["promise"] = f"{said} for {t.percentile or 95}% of the requests"
     named = {"tokens", "target_days", "budget_usd", "target_tokens_per_s", "qps", "ttft_ms", "tpot_ms", "percentile",
              "power_cap", "headroom"}  # fmt: skip
-    more = {name.replace("_", " "): value for name, value in found.asked.items() if name not in named}
+    more = {words(name): value for name, value in found.asked.items() if name not in named}
     return facts | {name: ", ".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for name, v in more.items()}
 
 
@@ -110,8 +116,6 @@ def considered_section(found: Sizing) -> Section:
     """What was tried: against every target as a figure, and as a table."""
     blocks: list[Block] = [figure for aim in aims(found) if (figure := _figure(found, *aim)) is not None]
     blocks.append(_table(found))
-    if found.runner_up is not None:
-        blocks.append(Paragraph(f"Runner-up: {runner_line(found)}."))
     every = found.considered
     lead = f"{len(every):,} plans were made, {sum(one.meets for one in every):,} of them meet every target."
     return Section("What was considered", tuple(blocks), lead)

@@ -12,6 +12,7 @@ from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, 
 from hwsim.report.documents.parts import (
     accuracy_section,
     bill_section,
+    capital,
     money_line,
     provenance,
     question_facts,
@@ -85,7 +86,9 @@ def _setting(found: Dossier) -> Setting:
 
 def per(found: Dossier) -> str:
     """What costs are of."""
-    tokens = found.outcome.question.fields.get("tokens", TERA)
+    plan = found.outcome.plan
+    tokens = plan.tokens if isinstance(plan, Plan) else found.outcome.question.fields.get("tokens")
+    tokens = tokens or TERA
     return f"for {show(tokens, 'count') if isinstance(tokens, int | float) else tokens} tokens"
 
 
@@ -130,7 +133,9 @@ def plan_section(best: TrainingEstimate, plan: Plan | None) -> Section:
 def memory_section(best: TrainingEstimate, plan: Plan | None) -> Section:
     """Memory by part against the capacity, of the best plans."""
     chosen = [best] if plan is None else list(plan.plans[:SHOWN_PLANS])
-    stacks = {_short(one, i): _memory_parts(one) for i, one in enumerate(chosen)}
+    names = [_short(one, i) for i, one in enumerate(chosen)]
+    names = names if len(names) > 1 else [names[0].partition(" ")[2]]
+    stacks = {name: _memory_parts(one) for name, one in zip(names, chosen, strict=True)}
     used, capacity = best.memory_reserved_bytes, best.memory_capacity_bytes
     largest = max(_memory_parts(best).items(), key=lambda item: item[1])
     title = (
@@ -196,7 +201,7 @@ def roofline_section(found: Dossier, setting: Setting) -> Section:
     reached = [each for each in operators if each.flops_per_s > 0]
     heavy = max(reached, key=lambda each: each.share)
     share = f"{heavy.flops_per_s / peak:.0%} of the {compute} peak"
-    title = f"{heavy.name}, {heavy.share:.0%} of a micro-batch, reaches {share}"
+    title = f"{capital(heavy.name)}, {heavy.share:.0%} of a micro-batch, reaches {share}"
     caption = "One micro-batch on one device. Marks grow with the share of the time; collectives are left out."
     kind = accelerator.memory.kind or "memory"
     figure = figures.roofline("roofline", title, reached, {compute: peak}, {kind: memory}, caption)

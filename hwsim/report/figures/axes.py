@@ -213,7 +213,7 @@ def label_points(
             )  # fmt: skip
             label.set_clip_on(False)
             box = _text_extent(label)
-            hidden = sum(_shared(box, other) for other in full) + 10 * (box.width * box.height - _shared(box, inside))
+            hidden = _covered(box, full) + 10 * (box.width * box.height - _covered(box, [inside]))
             if hidden < least - 1e-6:
                 if best is not None:
                     best.remove()
@@ -257,8 +257,12 @@ def _along(axes: Axes, line: Any) -> list[Any]:
     return boxes
 
 
-def _shared(one: Any, other: Any) -> float:
-    """Area that two boxes share."""
-    width = min(one.x1, other.x1) - max(one.x0, other.x0)
-    height = min(one.y1, other.y1) - max(one.y0, other.y0)
-    return float(max(width, 0.0) * max(height, 0.0))
+def _covered(one: Any, others: Sequence[Any]) -> float:
+    """Area that a box shares with each of some others, all together."""
+    import numpy as np
+
+    corners = np.array([other.get_points() for other in others]).reshape(-1, 4)
+    x0, y0, x1, y1 = corners.T
+    width = np.minimum(one.x1, x1) - np.maximum(one.x0, x0)
+    height = np.minimum(one.y1, y1) - np.maximum(one.y0, y0)
+    return float(np.sum(np.maximum(width, 0.0) * np.maximum(height, 0.0)))

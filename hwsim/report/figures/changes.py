@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 from hwsim.report.document import Figure
@@ -32,7 +33,7 @@ def tornado(
     sides: tuple[str, str] = ("10 % less", "10 % more"),
 ) -> Figure:
     """Relative change of `what` (0.05 is 5 % more) when a parameter is lowered and raised, largest effect on top."""
-    ordered = sorted(effects.items(), key=lambda item: -max(abs(item[1][0]), abs(item[1][1])))
+    ordered = sorted(effects.items(), key=lambda item: -max(abs(each) for each in (*item[1], 0.0) if isfinite(each)))
     told = [f"{key} {percent(low)} and {percent(high)}" for key, (low, high) in ordered]
     hover = [
         f"{key}, {side}: {what} {percent(change)}"
