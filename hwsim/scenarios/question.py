@@ -47,7 +47,8 @@ class Question:
     @property
     def task(self) -> str:
         """train, finetune or infer."""
-        return str(self.fields.get("task", "train"))
+        task = self.fields.get("task")
+        return "train" if task is None else str(task)
 
     @property
     def serves(self) -> bool:
@@ -61,6 +62,13 @@ class Question:
     def top(self, *names: str) -> dict[str, Any]:
         """Those of some fields that are given."""
         return {name: self.fields[name] for name in names if self.fields.get(name) is not None}
+
+    def chosen(self, name: str, default: str | None = None) -> Any:
+        """What a field of `FILES` names or holds; fields that were written in the file know where."""
+        value = self.fields.get(name)
+        if isinstance(value, Mapping):
+            return Document(dict(value), self.where(name), {(): self.where(name)})
+        return default if value is None else value
 
     def where(self, path: str) -> str:
         """File and line of a field, or of the scenario."""
@@ -98,9 +106,14 @@ def _put(data: dict[str, Any], parts: tuple[str, ...], value: Any) -> None:
     data[parts[-1]] = value
 
 
+def overlaps(path: str, other: str) -> bool:
+    """Whether two fields are one, or one of them holds the other."""
+    return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
+
+
 def _replaced(path: str, fields: Mapping[str, Any]) -> bool:
     """Whether one of `fields` is what `path` is, is inside it, or holds it."""
-    return any(path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.") for other in fields)
+    return any(overlaps(path, other) for other in fields)
 
 
 def flattened(document: Document, at: FieldPath) -> tuple[dict[str, Any], dict[str, str]]:
@@ -211,7 +224,7 @@ def counted(question: Question) -> dict[str, Any]:
             except ValueError as error:
                 msg = f"{name}: {error}"
                 raise UsageError(msg) from None
-            found[name] = int(number) if name == "gpus" and number == int(number) else number
+            found[name] = int(number) if name == "gpus" and number.is_integer() else number
     return found
 
 

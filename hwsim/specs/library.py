@@ -35,7 +35,7 @@ OVERRIDE_ROOTS: Mapping[str, type[Spec]] = {
 CLUSTER_FIELDS = frozenset({"accelerator", "node", "tiers"})
 """Fields that clusters have and accelerators lack."""
 SEE = "see `hwsim hardware list`"
-Reference = str | Path | Mapping[str, Any]
+Reference = str | Path | Mapping[str, Any] | Document
 EconomyT = TypeVar("EconomyT", Grid, Prices)
 
 
@@ -101,6 +101,8 @@ def _refuse(what: str, name: str, options: Sequence[str], advice: str) -> NoRetu
 
 def _document(reference: Reference, open_name: Callable[[str], Document]) -> Document:
     """A reference as a Document, before `extends` is resolved."""
+    if isinstance(reference, Document):
+        return reference
     if isinstance(reference, Mapping):
         return Document(dict(reference), "given fields", {(): "given fields"})
     text = str(reference)
