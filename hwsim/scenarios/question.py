@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +43,8 @@ class Question:
     name: str = "base"
     place: str = ""
     """Where the scenario as a whole was written."""
+    start: Mapping[str, Any] = field(default_factory=dict)
+    """What multiples (``{times: 2}``) are of, where the question that this is a variation of set it."""
 
     @property
     def task(self) -> str:
@@ -91,13 +93,29 @@ class Question:
     def over(self, fields: Mapping[str, Any], places: Mapping[str, str], name: str, place: str) -> Question:
         """This question with other values in some fields; a field that is chosen anew forgets what was set in it."""
         kept = {path: value for path, value in self.fields.items() if not _replaced(path, fields)}
-        return Question({**kept, **fields}, {**self.places, **places}, name, place)
+        multiples = [path for path, value in fields.items() if is_multiple(value)]
+        start = {path: value for path, value in {**self.start, **self.fields}.items() if _replaced(path, multiples)}
+        start = {path: value for path, value in start.items() if not is_multiple(value)}
+        both = {path: _product(self.fields.get(path), value) for path, value in fields.items()}
+        return Question({**kept, **both}, {**self.places, **places}, name, place, start)
 
     def plain(self) -> dict[str, Any]:
         """The fields as plain data, in the order of a file."""
         order = [*COMMON, *AIMS["train"], *AIMS["infer"]]
         ranked = sorted(self.fields, key=lambda path: (order.index(path) if path in order else len(order), path))
         return {path: self.fields[path] for path in ranked}
+
+
+def is_multiple(value: Any) -> bool:
+    """Whether a value says how many times what is there it is."""
+    return isinstance(value, Mapping) and set(value) == {TIMES}
+
+
+def _product(old: Any, new: Any) -> Any:
+    """A value laid over another one: of two multiples their product."""
+    factors = [value[TIMES] for value in (old, new) if is_multiple(value)]
+    good = len(factors) == 2 and all(isinstance(each, int | float) and each > 0 for each in factors)
+    return {TIMES: factors[0] * factors[1]} if good else new
 
 
 def _put(data: dict[str, Any], parts: tuple[str, ...], value: Any) -> None:
@@ -111,7 +129,7 @@ def overlaps(path: str, other: str) -> bool:
     return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
 
 
-def _replaced(path: str, fields: Mapping[str, Any]) -> bool:
+def _replaced(path: str, fields: Iterable[str]) -> bool:
     """Whether one of `fields` is what `path` is, is inside it, or holds it."""
     return any(overlaps(path, other) for other in fields)
 
@@ -146,7 +164,7 @@ def _leaves(data: Mapping[str, Any], prefix: str, spelt: FieldPath) -> Iterator[
     """Path, value and place of every leaf; what a root that is chosen by name holds is a spec and stays whole."""
     for key, value in data.items():
         path = f"{prefix}{key}"
-        whole = path in FILES or (isinstance(value, Mapping) and set(value) == {TIMES})
+        whole = path in FILES or is_multiple(value)
         if isinstance(value, Mapping) and value and not whole:
             yield from _leaves(value, f"{path}.", (*spelt, key))
         else:
@@ -189,7 +207,7 @@ def _example(root: str) -> str:
 
 def _twice(path: str, values: Mapping[str, Any]) -> str:
     """Whether a field, or what holds it or is inside it, is there already under another spelling."""
-    other = next((known for known in values if _replaced(known, {path: None}) and known not in FILES), None)
+    other = next((known for known in values if overlaps(known, path) and known not in FILES), None)
     return f"given twice (also as {other})" if other else ""
 
 

@@ -26,7 +26,7 @@ from hwsim.scenarios.loading import Loaded
 from hwsim.scenarios.measures import MEASURES
 from hwsim.scenarios.question import Question, counted, located
 from hwsim.specs.fields import field_at, with_values
-from hwsim.specs.library import load_grid, load_prices
+from hwsim.specs.library import load_grid, load_prices, with_own_prices
 from hwsim.specs.strategy import COLUMN_NAMES, ORDERS, Strategies
 from hwsim.units import DAY_S, TERA
 
@@ -246,6 +246,9 @@ def _nudged(setting: Setting, machine: Mapping[str, Array], part: slice) -> Sett
     values: dict[str, Any] = {path: column[part] for path, column in machine.items()}
     if "accelerator.memory.capacity" in values:
         values["accelerator.memory.visible"] = None
+    own = [path.rpartition(".")[2] for path in values if path.startswith("accelerator.price.")]
+    if own:
+        values["accelerator.sources"] = with_own_prices(setting.hardware.accelerator.sources, own)
     return Setting(setting.model, with_values(setting.hardware, values), setting.job, setting.devices)
 
 
