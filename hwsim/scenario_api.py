@@ -15,7 +15,7 @@ from hwsim.scenarios.faq import faq as answered
 from hwsim.scenarios.loading import Loaded, load_scenario
 from hwsim.scenarios.run import WhatIf, run
 from hwsim.specs.files import parse_overrides
-from hwsim.specs.library import PACKAGE
+from hwsim.specs.library import PACKAGE, profile_folders
 from hwsim.specs.scenario import Scenario
 
 SHIPPED = (PACKAGE / "scenarios_shipped", PACKAGE.parent / "scenarios")
@@ -98,6 +98,7 @@ def resolve_scenario(
 ) -> Loaded:
     """Read and check a scenario file and do no work: what `hwsim whatif --resolved` prints."""
     folder = arguments.folder("profiles", profiles)
+    profile_folders(folder)
     known = scenario if isinstance(scenario, Mapping) else scenario_path(scenario)
     loaded = load_scenario(known, settings, folder)
     if loaded.scenario.sweep is not None:

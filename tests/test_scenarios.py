@@ -432,3 +432,134 @@ def test_ten_thousand_machines_are_one_sweep() -> None:
     field = swept.measures["days"].reshape(100, 100)
     assert np.all(np.diff(field, axis=0) <= 0)
     assert np.all(np.diff(field, axis=1) <= 0)
+
+
+# --- what an unkind user tries
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ("{job.seq_len: [0, 128]}", "seq_len"),
+        ("{job.seq_len: [.nan, 128]}", "seq_len"),
+        ("{job.seq_len: [[1, 2], {a: 1}]}", "seq_len"),
+        ("{job.seq_len: {from: 1, to: .nan, step: 3}}", "finite"),
+        ("{job.seq_len: {from: -1e308, to: 1e308, points: 3}}", "finite"),
+        ("{tokens: [1T, -1]}", "tokens"),
+        ("{gpus: ['1e400']}", "gpus"),
+        ("{gpus: [x]}", "gpus"),
+        ("{model: [gpt2, gtp3]}", "gtp3"),
+        ("{model: [../../x.yaml]}", "outside"),
+        ("{model: [/etc/passwd]}", "outside"),
+        ("{strategy.tp: [1, -1]}", "tp"),
+        ("{strategy.zero: [4]}", "zero"),
+        ("{strategy.recompute: [none, banana]}", "banana"),
+        ("{job.precision: [bf16, zz]}", "zz"),
+        ("{grid: [france, nope]}", "nope"),
+        ("{scenario: {times: [1]}}", "scenario"),
+        ("{accelerator.memory.bandwidth: {times: [1]}, accelerator.memory: {times: [2]}}", "both change"),
+    ],
+)
+def test_wrong_values_of_a_sweep_are_refused_before_any_work_with_their_line(
+    tmp_path: Path, axes: str, said: str
+) -> None:
+    base = "title: t\nbase: {model: gpt2, hardware: a100-sxm-80, gpus: 8, job.global_batch: 64, strategy.tp: 1}\n"
+    path = written(tmp_path, f"{base}sweep:\n  axes: {axes}\n")
+    with pytest.raises(InputFileError, match=r"s\.yaml:[34]: ") as error:
+        hwsim.resolve_scenario(path)
+    assert said in str(error.value)
+
+
+def test_points_without_an_answer_say_why() -> None:
+    base = {**FIXED, "model": "gpt2"}
+    rows = hwsim.whatif(asked(base=base, sweep={"axes": {"job.seq_len": [128, 4096]}})).swept.rows()  # type: ignore[union-attr]
+    assert [row["fits"] for row in rows] == [True, False]
+    assert rows[0]["infeasible"] is None
+    assert "positions" in rows[1]["infeasible"]
+
+
+def test_scenarios_that_double_at_every_level_are_no_hang() -> None:
+    scenarios = {"s0": ["e"], **{f"s{i}": [f"s{i - 1}"] * 50 for i in range(1, 14)}}
+    with pytest.raises(HwsimError, match="more than 200 overrides"):
+        hwsim.resolve_scenario(asked(overrides={"e": {}}, scenarios=scenarios))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "1e400", 10**400])
+def test_a_bound_is_a_finite_number(value: Any) -> None:
+    with pytest.raises(InputFileError, match="finite"):
+        hwsim.resolve_scenario(asked(expect=[{"what": "step_time", "at_most": value}]))
+
+
+def test_names_and_titles_are_no_markup(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from hwsim.cli.app import run
+
+    path = written(
+        tmp_path,
+        "title: '[/bold] :100: \u202e'\nbase: {model: gpt2, gpus: 1, strategy.tp: 1}\n"
+        "overrides: {a: {gpus: 2}}\nscenarios: {'[/bold]x[red]': [a]}\n",
+    )
+    for more in ([], ["--resolved"]):
+        assert run(["whatif", str(path), *more], debug=True) == 0
+        out = capsys.readouterr().out
+        assert "[/bold]x[red]" in out
+        assert "\u202e" not in out
+
+
+def test_a_spec_inside_a_file_is_wrong_on_a_line_of_that_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "title: t\nbase:\n  model: {layers: 2}\n")
+    with pytest.raises(InputFileError, match=r"s\.yaml:3: hidden: missing"):
+        hwsim.resolve_scenario(path)
+
+
+def test_a_price_that_is_set_goes_before_the_book() -> None:
+    base = {**FIXED, "accelerator.price.rent": "5 USD/h", "accelerator.price.purchase": "1 USD"}
+    given, plain = (hwsim.whatif(asked(base=each)).base for each in (base, FIXED))
+    assert given.bill is not None
+    hours = given.bill.device_hours.expected
+    assert given.measures["cost"] == pytest.approx(5.0 * hours)
+    assert given.measures["owned_cost"] < plain.measures["owned_cost"]
+    assert given.bill.sources["rent_usd"].startswith("given")
+    sweep = {"axes": {"accelerator.price.rent": ["5 USD/h", "0 USD/h"]}}
+    swept = hwsim.whatif(asked(base=FIXED, sweep=sweep)).swept
+    assert swept is not None
+    assert list(swept.measures["cost"]) == pytest.approx([5.0 * hours, 0.0])
+
+
+def test_a_multiple_is_of_what_the_base_set() -> None:
+    base = {**BASE, "accelerator.price.rent": "5 USD/h", "accelerator.memory.bandwidth": {"times": 2}}
+    turned = {"gpus": {"times": 2}, "accelerator.price.rent": {"times": 2}}
+    turned |= {"accelerator.memory.bandwidth": {"times": 3}}
+    fields = (
+        hwsim.resolve_scenario(asked(base=base, overrides={"x": turned}, scenarios={"s": ["x"]})).question("s").fields
+    )
+    assert fields["gpus"] == 16
+    assert fields["accelerator.price.rent"] == "10.0 USD/h"
+    assert fields["accelerator.memory.bandwidth"] == f"{6 * 3.35e12!r} B/s"
+
+
+def test_nothing_in_the_base_is_no_infinite_change() -> None:
+    base = {**FIXED, "accelerator.price.rent": "0 USD/h"}
+    changed = {"a": {"accelerator.price.rent": "1 USD/h"}}
+    result = hwsim.whatif(asked(base=base, overrides=changed, scenarios={"s": ["a"]}))
+    cost = next(each for each in result.changes["s"] if each.measure.name == "cost")
+    assert (cost.shown, cost.reason) == ("from nothing", "nothing in the base")
+
+
+def test_a_budget_by_a_scaling_law_is_one_of_a_given_strategy_too() -> None:
+    base = {**FIXED, "tokens": "optimal"}
+    result = hwsim.whatif(asked(base=base, sweep={"axes": {"accelerator.memory.bandwidth": {"times": [1.0]}}}))
+    assert result.swept is not None
+    assert 0 < result.base.measures["days"] == pytest.approx(result.swept.measures["days"][0])
+    assert result.base.measures["cost"] == pytest.approx(result.swept.measures["cost"][0])
+
+
+def test_a_setting_may_be_a_mapping(tmp_path: Path) -> None:
+    from hwsim.scenario_api import settings_of
+
+    settings = settings_of(["accelerator.memory.bandwidth={times: 2}", "gpus=16"])
+    assert settings == {"accelerator.memory.bandwidth": {"times": 2}, "gpus": 16}
+    assert (
+        hwsim.resolve_scenario(asked(), settings).base.fields["accelerator.memory.bandwidth"] == "6700000000000.0 B/s"
+    )
+    with pytest.raises(HwsimError, match="profile folder"):
+        hwsim.resolve_scenario(asked(), profiles=tmp_path / "none")

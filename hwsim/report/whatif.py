@@ -91,6 +91,7 @@ def cell(result: WhatIf, outcome: Outcome, name: str) -> str:
 def basis_line(result: WhatIf) -> str:
     """What costs, energy and carbon are of."""
     tokens = result.base.question.fields.get("tokens")
+    tokens = show(float(tokens), "count") if isinstance(tokens, int | float) else tokens
     per = PER[serves(result)].format(tokens=f"{tokens} tokens" if tokens else "a trillion tokens")
     spent = result.base.bill
     place = f"; prices {spent.prices}, electricity of {spent.grid}" if spent else ""
@@ -109,7 +110,8 @@ def why(result: WhatIf) -> dict[str, str]:
             for each in result.changes[outcome.name]
             if each.measure.name in WHY[serves(result)] and each.better is not None and each.reason
         ]
-        found[outcome.name] = "\n".join(said) or "nothing moves"
+        nothing = "nothing moves" if result.base.measures else f"{result.base.name} has no answer to hold it against"
+        found[outcome.name] = "\n".join(said) or nothing
     if result.base.why_not:
         found = {result.base.name: result.base.why_not, **found}
     return found

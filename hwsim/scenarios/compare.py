@@ -75,6 +75,8 @@ def reason(name: str, base: Outcome, other: Outcome) -> str:
     before, after = base.measures[name], other.measures[name]
     if abs(after - before) < SAME * abs(before):
         return ""
+    if not before:
+        return "nothing in the base"
     said: list[str] = []
     if name in ("step_time", "tokens_per_s", "mfu", "days"):
         said = _time(name, old, new) + _machine(old, new)

@@ -44,7 +44,9 @@ class Measure:
         if self.dimension == "fraction":
             said = f"{100.0 * (value - base):+.1f} pt"
         else:
-            change = value / base - 1.0 if base else 0.0
+            if not base:
+                return "from nothing" if value else "+0%"
+            change = value / base - 1.0
             said = f"×{change + 1.0:,.0f}" if change > 9.0 else f"{change:+.0%}"
         return said.replace("-", "−")
 

@@ -153,7 +153,9 @@ def deltas_section(result: WhatIf) -> Section:
     """Relative changes drawn, figure by figure."""
     blocks: list[Block] = []
     for name in COMPARED[serves(result)]:
-        found = {o.name: each.ratio - 1.0 for o in result.outcomes[1:] if (each := _change(result, o, name))}
+        found = {
+            o.name: each.ratio - 1.0 for o in result.outcomes[1:] if (each := _change(result, o, name)) and each.base
+        }
         moved = {key: value for key, value in found.items() if abs(value) > 0.005}
         if not moved or (name == "tokens_per_s" and blocks):
             continue
