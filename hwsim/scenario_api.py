@@ -12,6 +12,7 @@ from hwsim.errors import UsageError, did_you_mean, shorten
 from hwsim.scenarios.faq import Faq
 from hwsim.scenarios.faq import faq as answered
 from hwsim.scenarios.loading import Loaded, load_scenario
+from hwsim.scenarios.question import field_schema
 from hwsim.scenarios.run import WhatIf, run
 from hwsim.specs.files import parse_overrides
 from hwsim.specs.library import PACKAGE
@@ -137,6 +138,9 @@ def scenario_template() -> str:
 def scenario_schema() -> dict[str, Any]:
     """The JSON schema of scenario files, for editors."""
     schema = Scenario.model_json_schema(by_alias=True)
+    fields = schema["properties"]
+    fields["base"] = {**field_schema(), "description": fields["base"].get("description", ""), "minProperties": 1}
+    fields["overrides"]["additionalProperties"] = field_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "hwsim scenario", **schema}
 
 
