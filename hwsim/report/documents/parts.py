@@ -29,6 +29,7 @@ USD, ENERGY, CARBON = Measure("Cost", "usd"), Measure("Energy", "j"), Measure("C
 RENTS = {"on_demand": "rent, on demand", "committed": "rent, a year committed", "spot": "rent, spot"}
 LEVERS, SEEN = 12, 5e-4
 """Levers in a tornado, and the least change that is drawn."""
+THOUSAND = 1000.0
 LEFT_OUT = DATA / "validation" / "left_out.csv"
 
 
@@ -71,8 +72,13 @@ def between(value: Bounds, dimension: str) -> str:
         return shown
     size, unit = Measure("", dimension).scale(expected)
     if shown.endswith(f" {unit}"):  # all three in one unit
-        return f"{shown} ({show(low / size, 'count')} to {show(high / size, 'count')})"
+        return f"{shown} ({_number(low / size)} to {_number(high / size)})"
     return f"{shown} ({show(low, dimension)} to {show(high, dimension)})"
+
+
+def _number(value: float) -> str:
+    """A number without a unit: thousands as they are."""
+    return f"{value:,.0f}" if value >= THOUSAND else show(value, "count")
 
 
 def money_line(bill: Bill, per: str) -> str:
