@@ -62,20 +62,7 @@ def faq(
     grid: str | None = None,
     profiles: str | Path | None = None,
 ) -> Faq:
-    """Answer what everybody asks of a model: data, time, devices, speed, energy, carbon, money, each with its formula.
-
-    Parameters
-    ----------
-    model, hardware
-        As for `hwsim.plan`.
-    gpus
-        Devices to train on; default: about as many as finish in 30 days at 40 % MFU.
-    tokens
-        Training tokens; default: compute-optimal, 20 per active parameter.
-    grid
-        Where the electricity comes from (`hwsim grids list`).
-    profiles
-        Folder of hardware profiles to look in first.
+    """Answer what everybody asks of a model, each with its formula (see `hwsim.scenarios.faq.faq`).
 
     Raises
     ------
