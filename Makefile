@@ -27,7 +27,7 @@ plan: $(VENV)/.installed
 	@$(BIN)/hwsim plan --model 70b --gpus 64
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

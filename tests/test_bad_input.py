@@ -163,7 +163,7 @@ FILES = {
     "h_peakless.yaml": re.sub(r"peak:\n(  \w+: .*OP/s\n)+", "peak: {}\n", H100),
     "h_tdp.yaml": changed(H100, "tdp: 700 W", "tdp: 700"),
     "h_idle.yaml": changed(H100, "idle: 70 W", "idle: 7000 W"),
-    "h_rent.yaml": changed(H100, "rent: 6.88 USD/h", "rent: -6 USD/h"),
+    "h_rent.yaml": changed(H100, "rent: 2.95 USD/h", "rent: -6 USD/h"),
     "h_euro.yaml": changed(H100, "30000 USD", "30000 EUR"),
     "h_units.yaml": changed(H100, "compute_units: 132", "compute_units: 0"),
     "h_cluster.yaml": changed(H100, "usual_cluster: dgx-h100", "usual_cluster: dgx-h999"),
