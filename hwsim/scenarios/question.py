@@ -166,7 +166,7 @@ def options(root: str) -> list[str] | None:
         "pin": (*COLUMN_NAMES, *SIZES),
     }
     if root in named:
-        return list(named[root])
+        return list(dict.fromkeys(named[root]))
     return list(OVERRIDE_ROOTS[root].model_fields) if root in SETTINGS else None
 
 
