@@ -9,6 +9,7 @@ from typing import Any
 from hwsim import arguments
 from hwsim.asking import HardwareLike, ModelLike
 from hwsim.errors import UsageError, did_you_mean, shorten
+from hwsim.scenarios.axes import lay_out
 from hwsim.scenarios.faq import Faq
 from hwsim.scenarios.faq import faq as answered
 from hwsim.scenarios.loading import Loaded, load_scenario
@@ -86,7 +87,10 @@ def resolve_scenario(
     """Read and check a scenario file and do no work: what `hwsim whatif --resolved` prints."""
     folder = arguments.folder("profiles", profiles)
     known = scenario if isinstance(scenario, Mapping) else scenario_path(scenario)
-    return load_scenario(known, settings, folder)
+    loaded = load_scenario(known, settings, folder)
+    if loaded.scenario.sweep is not None:
+        lay_out(loaded, folder)
+    return loaded
 
 
 def scenario_path(reference: str | Path) -> Path:
@@ -140,14 +144,11 @@ def settings_of(texts: list[str]) -> dict[str, Any]:
             msg = f"--set {shorten(text)}: expected path=value, e.g. --set gpus=128"
             raise UsageError(msg)
         document = parse_overrides([f"base.{path.strip()}={value}"])["base"]
-        found[path.strip()] = _leaf(document.data)
+        leaf: Any = document.data
+        for part in path.strip().split("."):
+            leaf = leaf[part]
+        found[path.strip()] = leaf
     return found
-
-
-def _leaf(data: Any) -> Any:
-    while isinstance(data, Mapping) and len(data) == 1:
-        (data,) = data.values()
-    return data
 
 
 __all__ = ["WhatIf", "faq", "resolve_scenario", "scenario_schema", "scenario_template", "shipped_scenarios", "whatif"]

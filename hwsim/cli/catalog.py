@@ -48,9 +48,10 @@ def show_model(
 ) -> None:
     """Show a model's shape and exact parameter counts. Example: hwsim models show 70b"""
     from hwsim.report import catalog
+    from hwsim.report.terminal import plain
 
     values = catalog.model_values(name)
-    title = f"[bold]{values['title'] or values['name']}[/bold] ({values['name']})"
+    title = f"[bold]{plain(values['title'] or values['name'])}[/bold] ({values['name']})"
     emit(lambda: values, lambda: [values], lambda: [title, catalog.sheet(values)], (out, as_json, output))
 
 

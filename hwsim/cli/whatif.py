@@ -65,11 +65,12 @@ def whatif(
 def _asked(rows: list[dict[str, object]]) -> list[object]:
     """The questions, field by field."""
     from hwsim.report.plan import labelled
+    from hwsim.report.terminal import plain
 
     view: list[object] = []
     for row in rows:
         fields = {str(path): str(value) for path, value in row.items() if path != "scenario"}
-        view += [f"[bold]{row['scenario']}[/bold]", labelled(fields), ""]
+        view += [f"[bold]{plain(str(row['scenario']))}[/bold]", labelled(fields), ""]
     return view
 
 

@@ -136,10 +136,14 @@ def bill(
 
 
 def rents_usd_per_s(accelerator: Accelerator, prices: Prices) -> Parts:
-    """Rent of one device on demand, for a year and at spot prices; None where no price is known. [USD/s]"""
-    market = prices.markets.get(accelerator.name)
+    """Rent of one device on demand, for a year and at spot prices; None where no price is known. [USD/s]
+
+    A rent that the asker set is certain, and goes before the book's.
+    """
+    own = is_given(accelerator, "rent") or is_given(accelerator, "committed")
+    market = None if own else prices.markets.get(accelerator.name)
     listed, rental = accelerator.price, prices.rental
-    spread = rental.on_demand_share.range
+    spread = certain(1.0) if own else rental.on_demand_share.range
     on_demand = _given(market, "on_demand") or (None if listed.rent is None else scaled(spread, listed.rent))
     committed, spot = _given(market, "committed"), _given(market, "spot")
     if committed is None and listed.committed is not None and not _given(market, "on_demand"):
@@ -153,15 +157,22 @@ def rents_usd_per_s(accelerator: Accelerator, prices: Prices) -> Parts:
 
 def price_usd(hardware: Hardware, prices: Prices) -> Range | None:
     """Price of one device with its share of the node; None where none is known. [USD]"""
-    market = _given(prices.markets.get(hardware.accelerator.name), "bought")
+    own = is_given(hardware.accelerator, "purchase")
+    market = None if own else _given(prices.markets.get(hardware.accelerator.name), "bought")
     if market is not None:
         return market
     node, device, owned = hardware.cluster.node, hardware.accelerator.price.purchase, prices.ownership
-    if node.price is not None:
+    if node.price is not None and not own:
         return scaled(owned.price_spread.range, node.price / node.devices)
     if device is None:
         return None
-    return times(scaled(owned.price_spread.range, device), plus(certain(1.0), owned.node_share.range))
+    spread = certain(1.0) if own else owned.price_spread.range
+    return times(scaled(spread, device), plus(certain(1.0), owned.node_share.range))
+
+
+def is_given(accelerator: Accelerator, price: str) -> bool:
+    """Whether the asker set a price of a device."""
+    return source_of(accelerator.sources, ("price", price)).kind == "given"
 
 
 def _given(market: Market | None, name: str) -> Range | None:
@@ -210,10 +221,12 @@ def _sources(hardware: Hardware, prices: Prices, grid: Grid) -> dict[str, str]:
     device, cluster = hardware.accelerator, hardware.cluster
     listed = source_of(device.sources, ("price", "rent"))
     bought = ("price", "purchase")
-    price = source_of(cluster.sources, ("node", "price")) if cluster.node.price else source_of(device.sources, bought)
+    own = is_given(device, "purchase")
+    of_node = cluster.node.price and not own
+    price = source_of(cluster.sources, ("node", "price")) if of_node else source_of(device.sources, bought)
     found = {
-        "rent_usd": market.source if market and market.on_demand else listed,
-        "nodes": market.source if market and market.bought else price,
+        "rent_usd": market.source if market and market.on_demand and listed.kind != "given" else listed,
+        "nodes": market.source if market and market.bought and not own else price,
         **{name: source_of(prices.sources, ("ownership", key)) for name, key in OWNED.items()},
         "storage": source_of(prices.sources, ("storage", "price")),
         "embodied": source_of(prices.sources, ("embodied", "memory")),

@@ -12,7 +12,7 @@ from hwsim.errors import InputFileError
 from hwsim.formulas.ranges import Range
 from hwsim.ops.count import parameters
 from hwsim.report.plan import ranged, simple_table
-from hwsim.report.terminal import folded
+from hwsim.report.terminal import folded, plain
 from hwsim.specs.base import Quantity
 from hwsim.specs.economy import Between, Grid, Prices
 from hwsim.specs.hardware import Accelerator, Cluster
@@ -262,13 +262,13 @@ def sourced_sheet(files: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> li
     remarks = [f"{row['field']}: {row['shown']}" for row in rows if len(row["shown"]) > LONG]
     notes = [f"[{number}] {kind}: {text}" for (kind, text), number in numbers.items()]
     return [
-        *files,
+        *map(plain, files),
         "",
         fields_table(lines),
         "",
-        *remarks,
+        *map(plain, remarks),
         "\n[bold]Sources[/bold]",
-        *(note.replace("[", "\\[", 1) for note in notes),
+        *map(plain, notes),
     ]
 
 
@@ -278,7 +278,7 @@ def fields_table(rows: Sequence[tuple[str, ...]]) -> Any:
 
     grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     for row in rows:
-        grid.add_row(folded(row[0], PATH), *(cell.replace("[", "\\[") for cell in row[1:]))
+        grid.add_row(folded(row[0], PATH), *map(plain, row[1:]))
     return grid
 
 

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 def faq_view(found: Faq) -> list[Any]:
     """Question, answer, and the formula behind it."""
-    from rich.markup import escape
     from rich.table import Table as Grid
     from rich.text import Text
 
-    view: list[Any] = [f"[bold]{escape(found.model)} on {found.devices:,} × {escape(found.hardware)}[/bold]"]
+    from hwsim.report.terminal import plain
+
+    view: list[Any] = [f"[bold]{plain(found.model)} on {found.devices:,} × {plain(found.hardware)}[/bold]"]
     for item in found.items:
         lines = Grid.grid(padding=(0, 0, 0, 2))
         lines.add_column(overflow="fold")
@@ -25,7 +26,7 @@ def faq_view(found: Faq) -> list[Any]:
             lines.add_row(Text(text, style="dim"))
         view += ["", f"[bold]{item.question}[/bold]", lines]
     if found.serving.why_not:
-        view += ["", f"Inference: {escape(found.serving.why_not)}"]
+        view += ["", f"Inference: {plain(found.serving.why_not)}"]
     return view
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hwsim.analytic.estimate import NAMES
-from hwsim.report.terminal import bar, wrapped
+from hwsim.report.terminal import bar, plain, wrapped
 from hwsim.units import HOUR_S, TERA, show
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def plan_view(plan: Plan, call: Mapping[str, Any]) -> list[Any]:
     """The answer in a line, the best plan with its bars, what binds, what helps, the runners-up, what was rejected."""
     best = plan.best
     return [
-        f"[bold]{headline(plan)}[/bold]",
+        f"[bold]{plain(headline(plan))}[/bold]",
         labelled({"Best plan": strategy_line(best), "": job_line(best)}),
         "",
         bars(best),
@@ -44,14 +44,13 @@ def plan_view(plan: Plan, call: Mapping[str, Any]) -> list[Any]:
 def labelled(lines: Mapping[str, str]) -> Any:
     """Lines of text behind their labels, wrapped beside them."""
     from rich.table import Table
-    from rich.text import Text
 
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row("", "")
     for label, text in lines.items():
-        grid.add_row(label, Text(text))
+        grid.add_row(plain(label), plain(text))
     return grid
 
 
@@ -219,9 +218,9 @@ def simple_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name in rows[0]:
         numbers = all(str(row[name])[:1] in "0123456789-+" or str(row[name]) == "n/a" for row in rows)
-        table.add_column(name, justify="right" if numbers else "left", no_wrap=True)
+        table.add_column(plain(name), justify="right" if numbers else "left", no_wrap=True)
     for row in wrapped(rows):
-        table.add_row(*row.values())
+        table.add_row(*map(plain, row.values()))
     return table
 
 

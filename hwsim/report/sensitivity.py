@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsim.report.plan import labelled, python_call, simple_table
-from hwsim.report.terminal import EMPTY, FULL
+from hwsim.report.terminal import EMPTY, FULL, plain
 from hwsim.search.cases import METRICS
 from hwsim.search.sensitivity import NOTICED, plan_words
 from hwsim.units import show
@@ -48,7 +48,7 @@ def sensitivity_view(found: Sensitivity, call: Mapping[str, Any], metric: str) -
     }
     top = max((each.swing(metric) for each in shown), default=0.0)
     return [
-        f"[bold]{headline(found, metric)}[/bold]",
+        f"[bold]{plain(headline(found, metric))}[/bold]",
         labelled(lines),
         "",
         f"{EMPTY} {change} less, {FULL} {change} more of each; bars: {word}, the longest {100 * top:.3g} %; "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwsim.report.inference import memory_bars, phase_bars
 from hwsim.report.plan import labelled, python_call, simple_table
+from hwsim.report.terminal import plain
 from hwsim.units import show
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def serving_plan_view(plan: ServingPlan, call: Mapping[str, Any]) -> list[Any]:
     lines = {"Promise": promise_line(plan), "Limited by": best.bottleneck, "Costs": cost_line(best)}
     rejected = " · ".join(f"{count:,} {reason}" for reason, count in plan.rejected.items()) or "none"
     return [
-        f"[bold]{headline(plan)}[/bold]",
+        f"[bold]{plain(headline(plan))}[/bold]",
         labelled({"Replica": replica_line(best)}),
         "",
         grid,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwsim.report.plan import accuracy_line, job_line, labelled, python_call, simple_table, strategy_line
 from hwsim.report.serving_plan import replica_line
+from hwsim.report.terminal import plain
 from hwsim.units import HOUR_S, show
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def size_view(found: Sizing, call: Mapping[str, Any]) -> list[Any]:
     }
     no = {f"Not {machine.name}": machine.binds for machine in found.machines if machine.binds}
     return [
-        f"[bold]{headline(found)}[/bold]",
+        f"[bold]{plain(headline(found))}[/bold]",
         labelled({label: text for label, text in lines.items() if text}),
         *considered(found),
         labelled(no | {"Python": python_call(call).replace("hwsim.plan(", "hwsim.size(", 1)}),

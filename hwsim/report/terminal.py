@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
+from hwsim.errors import printable
+
 PLAIN_WIDTH = 118
 WIDEST = 1000
 TABLE_WIDTH, LEAST_WIDTH, GAP = 120, 18, 2
@@ -40,8 +42,8 @@ def as_text(things: Sequence[Any], width: int = PLAIN_WIDTH, *, colour: bool = F
 
     buffer = io.StringIO()
     console = Console(
-        file=buffer, width=WIDEST, highlight=False, force_terminal=colour, color_system="auto" if colour else None,
-        legacy_windows=False,
+        file=buffer, width=WIDEST, highlight=False, emoji=False, force_terminal=colour,
+        color_system="auto" if colour else None, legacy_windows=False,
     )  # fmt: skip
     for thing in things:
         wraps = isinstance(thing, str) or any(column.overflow == "fold" for column in getattr(thing, "columns", ()))
@@ -81,6 +83,19 @@ def folded(path: str, width: int) -> str:
             lines.append("  ")
         lines[-1] += part
     return "\n".join(lines)
+
+
+def plain(text: str) -> str:
+    """Text from a file or a user as rich prints it unchanged: no markup in it, nothing that a terminal would obey.
+
+    Examples
+    --------
+    >>> plain("[/bold] \x1b[2J")
+    '\\\\[/bold] \\\\x1b[2J'
+    """
+    from rich.markup import escape
+
+    return escape("\n".join(printable(line, len(line)) for line in text.split("\n")))
 
 
 def bar(part: float, whole: float, width: int) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwsim.report.plan import labelled, simple_table
+from hwsim.report.terminal import plain
 from hwsim.scenarios.measures import MEASURES
 from hwsim.scenarios.sweep import layout
 from hwsim.units import show
@@ -34,8 +35,8 @@ PER = {False: "for {tokens}", True: "per million output tokens"}
 def whatif_view(result: WhatIf) -> list[Any]:
     """Everything on a screen or two."""
     scenario = result.loaded.scenario
-    view: list[Any] = [f"[bold]{_plain(scenario.title)}[/bold]"]
-    view += [_plain(scenario.question), ""] if scenario.question else [""]
+    view: list[Any] = [f"[bold]{plain(scenario.title)}[/bold]"]
+    view += [plain(scenario.question), ""] if scenario.question else [""]
     if len(result.outcomes) > 1 or result.swept is None:
         view += [comparison(result), basis_line(result)]
     reasons = why(result)
@@ -46,13 +47,6 @@ def whatif_view(result: WhatIf) -> list[Any]:
     if result.verdicts:
         view += ["", "[bold]Expected[/bold]", *expected(result)]
     return view
-
-
-def _plain(text: str) -> str:
-    """Text from a file as it is: its brackets are no markup."""
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def serves(result: WhatIf) -> bool:
@@ -108,7 +102,7 @@ def why(result: WhatIf) -> dict[str, str]:
     found: dict[str, str] = {}
     for outcome in result.outcomes[1:]:
         if outcome.why_not:
-            found[outcome.name] = _plain(outcome.why_not)
+            found[outcome.name] = outcome.why_not
             continue
         said = [
             f"{each.measure.title} {each.shown}: {each.reason}"
@@ -117,7 +111,7 @@ def why(result: WhatIf) -> dict[str, str]:
         ]
         found[outcome.name] = "\n".join(said) or "nothing moves"
     if result.base.why_not:
-        found = {result.base.name: _plain(result.base.why_not), **found}
+        found = {result.base.name: result.base.why_not, **found}
     return found
 
 
@@ -130,8 +124,8 @@ def expected(result: WhatIf) -> list[str]:
             said.setdefault(verdict.what, []).append(verdict.scenario)
         else:
             reached = f"{verdict.scenario}: {verdict.what} ({verdict.reached})"
-            failed.append(f"[red]fails[/red]  {_plain(reached)}")
-    held = [f"holds  {_plain(what)}: {_plain(', '.join(names))}" for what, names in said.items()]
+            failed.append(f"[red]fails[/red]  {plain(reached)}")
+    held = [f"holds  {plain(what)}: {plain(', '.join(names))}" for what, names in said.items()]
     return [*held, *failed]
 
 
@@ -146,12 +140,13 @@ def sweep_view(swept: Swept, serving: bool) -> list[Any]:
     count, fitting = swept.grid.points, int(np.count_nonzero(swept.fits))
     head = f"[bold]Sweep[/bold] {count:,} points in {show(swept.elapsed_s, 's', 2)}, {fitting:,} fit"
     if swept.strategy:
-        head += f"; the base's strategy throughout: {layout(swept.strategy)}"
+        head += f"; the base's strategy throughout: {plain(layout(swept.strategy))}"
     if not fitting:
-        return [head, *sorted(set(swept.why_not.values()))[:3]]
+        return [head, *map(plain, reasons_of(swept))]
     constant = [line] if (line := constant_line(swept, serving)) else []
     if count <= MOST_ROWS:
-        return [head, *constant, points_table(swept, range(count), serving)]
+        why_not = [plain(f"Not: {reason}") for reason in reasons_of(swept)]
+        return [head, *constant, points_table(swept, range(count), serving), *why_not]
     best, worst = extremes(swept, name)
     view = [head, *constant, f"Best and worst {MEASURES[name].title}:", points_table(swept, [best, worst], serving)]
     if len(swept.grid.axes) == 2 and len(swept.measures[name]) == count:
@@ -161,6 +156,11 @@ def sweep_view(swept: Swept, serving: bool) -> list[Any]:
             cells(swept, name),
         ]
     return [*view, "", "--format csv lists every point."]
+
+
+def reasons_of(swept: Swept) -> list[str]:
+    """The first few reasons why points have no answer."""
+    return list(dict.fromkeys(swept.why_not.values()))[:3]
 
 
 def extremes(swept: Swept, name: str) -> tuple[int, int]:

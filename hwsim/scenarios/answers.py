@@ -25,6 +25,7 @@ from hwsim.search.plan import Plan, Request, plan_training
 from hwsim.search.serving_plan import ServingPlan, ServingRequest, plan_serving
 from hwsim.specs.economy import Grid, Prices
 from hwsim.specs.library import DEFAULT_GRID, DEFAULT_PRICES, load_grid, load_prices
+from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
 from hwsim.units import DAY_S, MILLION, TERA
 
@@ -128,7 +129,7 @@ def ask(question: Question, profiles: str | Path | None = None) -> Asked:
 def _ask(question: Question, profiles: str | Path | None) -> Asked:
     _check_task(question)
     grid, prices = load_grid(placed(question), profiles), load_prices(priced(question), profiles)
-    given: dict[str, Any] = {"model": question.fields["model"], "hardware": question.fields.get("hardware", HARDWARE)}
+    given: dict[str, Any] = {"model": question.chosen("model"), "hardware": question.chosen("hardware", HARDWARE)}
     given |= {"settings": question.settings(), "profiles": profiles, **question.group("job")}
     count = counted(question)
     strategy = question.group("strategy")
@@ -146,6 +147,7 @@ def _ask(question: Question, profiles: str | Path | None) -> Asked:
         if s.shape:
             msg = "strategy: takes one value a field; a sweep takes several"
             raise UsageError(msg)
+        token_budget(question, setting.model)
         return Asked(question, None, (setting, s), grid, prices)
     aims = {**question.top("target_days", "objective"), **{n: count[n] for n in AIMS["train"] if n in count}}
     request = training_request(gpus=devices, **given, **aims, pin=_pins(question))
@@ -154,20 +156,20 @@ def _ask(question: Question, profiles: str | Path | None) -> Asked:
 
 def placed(question: Question) -> Any:
     """Where its electricity comes from."""
-    return question.fields.get("grid", DEFAULT_GRID)
+    return question.chosen("grid", DEFAULT_GRID)
 
 
 def priced(question: Question) -> Any:
     """The price book it goes by."""
-    return question.fields.get("prices", DEFAULT_PRICES)
+    return question.chosen("prices", DEFAULT_PRICES)
 
 
 def _check_task(question: Question) -> None:
     """Refuse what another task's questions have."""
-    if "model" not in question.fields:
+    if question.fields.get("model") is None:
         msg = "model: missing (which model is it about?)"
         raise UsageError(msg)
-    arguments.choice("task", question.fields.get("task", "train"), TASKS)
+    arguments.choice("task", question.task, TASKS)
     strange = AIMS["train"] if question.serves else AIMS["infer"]
     for name in strange:
         if name in question.fields:
@@ -237,8 +239,14 @@ def _budget(asked: Asked) -> float | None:
     """Tokens that are trained on, where somebody says."""
     if isinstance(asked.request, Request):
         return asked.request.tokens
-    tokens = counted(asked.question).get("tokens")
-    return float(tokens) if isinstance(tokens, int | float) else None
+    if asked.question.serves:
+        return None
+    return token_budget(asked.question, asked.one[0].model)
+
+
+def token_budget(question: Question, model: Model) -> float | None:
+    """The tokens that a question names, or those that a scaling law finds best."""
+    return arguments.token_budget(counted(question).get("tokens"), model)
 
 
 def _promised(asked: Asked, values: Mapping[str, Any]) -> dict[str, Any]:

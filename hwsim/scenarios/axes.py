@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,17 @@ import numpy.typing as npt
 
 from hwsim.errors import InputFileError, UsageError, did_you_mean, printable, shorten
 from hwsim.scenarios.loading import Loaded
-from hwsim.scenarios.question import Question, flattened, located
+from hwsim.scenarios.question import Question, checked_files, flattened, located, overlaps
 from hwsim.scenarios.subject import Subject
+from hwsim.scenarios.values import check_values
 from hwsim.specs.reading import Document
 from hwsim.specs.scenario import MOST_POINTS, Axis, Sweep, spaced
 from hwsim.units import SI, parse, show, write
 
 SCENARIO = "scenario"
 """The axis of a file's own scenarios."""
+LARGEST_END = 1e100
+"""Of a range."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def side_by_side(columns: Mapping[str, Sequence[Any]]) -> Grid:
     return Grid(axes, {path: np.arange(count) for path in axes}, dict.fromkeys(axes), "")
 
 
-def lay_out(loaded: Loaded) -> Grid:
+def lay_out(loaded: Loaded, profiles: str | Path | None = None) -> Grid:
     """Every point of a file's sweep.
 
     Raises
@@ -71,16 +75,45 @@ def lay_out(loaded: Loaded) -> Grid:
     """
     sweep, document = loaded.sweep, loaded.document
     subject = Subject(loaded.asked[0])
-    axes: dict[str, tuple[AxisPoint, ...]] = {}
-    for path, axis in sweep.axes.items():
-        place = document.where(("sweep", "axes", path))
-        if path != SCENARIO:
-            flattened(_alone(path, place), ("axis",))
-        question = Question(loaded.base.fields, loaded.base.places, f"sweep: {path}", place)
-        axes[path] = located(question, lambda path=path, axis=axis: tuple(_points(loaded, subject, path, axis)))  # type: ignore[misc]
+    axes = {path: _axis(loaded, subject, path, profiles) for path in sweep.axes}
     place = document.where(("sweep",))
+    _refuse_overlap(axes, place)
     units = {path: None if axis.times else _unit(subject.dimension(path)) for path, axis in sweep.axes.items()}
     return Grid(axes, _index(sweep, axes, place), units, place)
+
+
+def _axis(loaded: Loaded, subject: Subject, path: str, profiles: str | Path | None) -> tuple[AxisPoint, ...]:
+    """The values of one axis, each one that its field takes."""
+    document, axis = loaded.document, loaded.sweep.axes[path]
+    place = document.where(("sweep", "axes", path))
+    question = Question(loaded.base.fields, {path: place}, "sweep", place)
+    if path == SCENARIO:
+        return located(question, lambda: _scenarios(loaded, axis))
+    flattened(_alone(path, place), ("axis",))
+    points = located(question, lambda: _points(subject, path, axis))
+    folder = document.path.parent if document.path else None
+    given = [checked_files(point.fields, dict.fromkeys(point.fields, place), folder) for point in points]
+    located(question, lambda: check_values(question, given, profiles))
+    return tuple(replace(point, fields=fields) for point, fields in zip(points, given, strict=True))
+
+
+def _scenarios(loaded: Loaded, axis: Axis) -> tuple[AxisPoint, ...]:
+    """The axis of a file's own scenarios."""
+    if axis.values is None:
+        msg = "scenario: takes a list of names of scenarios"
+        raise UsageError(msg)
+    return tuple(_scenario(loaded, name) for name in axis.values)
+
+
+def _refuse_overlap(axes: Mapping[str, Sequence[AxisPoint]], place: str) -> None:
+    """Refuse two axes that change one field: what a point has would depend on their order."""
+    taken: dict[str, str] = {}
+    for path, points in axes.items():
+        own = list(dict.fromkeys(name for point in points for name in point.fields))
+        other = next((known for known in taken if any(overlaps(known, name) for name in own)), None)
+        if other is not None:
+            raise InputFileError([f"{place}: sweep: {path} and {taken[other]} both change {printable(other)}"])
+        taken |= dict.fromkeys(own, path)
 
 
 def _unit(dimension: str | None) -> str | None:
@@ -108,9 +141,7 @@ def _index(sweep: Sweep, axes: Mapping[str, Sequence[AxisPoint]], place: str) ->
     return dict(zip(axes, np.unravel_index(np.arange(count), tuple(lengths.values())), strict=True))
 
 
-def _points(loaded: Loaded, subject: Subject, path: str, axis: Axis) -> list[AxisPoint]:
-    if path == SCENARIO:
-        return [_scenario(loaded, name) for name in axis.values or ()]
+def _points(subject: Subject, path: str, axis: Axis) -> list[AxisPoint]:
     if axis.times is not None:
         return [AxisPoint(factor, f"× {factor:.4g}", subject.multiples(path, factor)) for factor in axis.times]
     dimension = subject.dimension(path)
@@ -160,10 +191,13 @@ def _range(path: str, axis: Axis, dimension: str | None) -> list[Any]:
 
 def _number(path: str, value: Any, dimension: str | None) -> float:
     """One end of a range in SI."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and dimension is None:
-        return float(value)
     try:
-        return parse(str(value), dimension or "count")
-    except ValueError as error:
+        plain = isinstance(value, int | float) and not isinstance(value, bool) and dimension is None
+        number = float(value) if plain else parse(str(value), dimension or "count")
+    except (ValueError, OverflowError) as error:
         msg = f"{path}: {error}"
         raise UsageError(msg) from None
+    if not abs(number) <= LARGEST_END:
+        msg = f"{path}: must be a finite number, not {shorten(value)}"
+        raise UsageError(msg)
+    return number

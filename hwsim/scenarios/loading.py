@@ -10,11 +10,11 @@ from typing import Any
 from hwsim.errors import InputFileError, UsageError, did_you_mean, printable, shorten
 from hwsim.scenarios.answers import Asked, ask
 from hwsim.scenarios.measures import bound, measure_named
-from hwsim.scenarios.question import Question, checked_files, flattened
+from hwsim.scenarios.question import Question, checked_files, flattened, overlaps
 from hwsim.scenarios.subject import scaled
 from hwsim.specs.files import validate
 from hwsim.specs.reading import Document, read_yaml
-from hwsim.specs.scenario import Scenario, Sweep
+from hwsim.specs.scenario import MOST_SCENARIOS, Scenario, Sweep
 
 DEEPEST = 16
 """Most scenarios that lie inside each other."""
@@ -102,11 +102,12 @@ def _base(document: Document, name: str, folder: Path | None, settings: Mapping[
 def _variations(scenario: Scenario, document: Document, base: Question, folder: Path | None) -> list[Question]:
     """The base under each scenario's overrides, in order."""
     _check_names(scenario, document)
+    known: dict[str, list[str]] = {}
     found: list[Question] = []
     for name in scenario.scenarios:
         fields: dict[str, Any] = {}
         places: dict[str, str] = {}
-        for override in _expanded(scenario, document, name, ()):
+        for override in _expanded(scenario, document, name, (), known):
             own, marks = flattened(document, ("overrides", override))
             for path in own:
                 _refuse_second(name, path, own, fields, places, document.where(("scenarios", name)))
@@ -125,8 +126,14 @@ def _check_names(scenario: Scenario, document: Document) -> None:
         flattened(document, ("overrides", override))
 
 
-def _expanded(scenario: Scenario, document: Document, name: str, above: tuple[str, ...]) -> list[str]:
-    """The overrides that a scenario lays over the base, those of scenarios inside it in their place."""
+def _expanded(
+    scenario: Scenario, document: Document, name: str, above: tuple[str, ...], known: dict[str, list[str]]
+) -> list[str]:
+    """The overrides that a scenario lays over the base, those of scenarios inside it in their place; `known` are
+    those of the scenarios worked out before.
+    """
+    if name in known:
+        return known[name]
     place = f"{document.where(('scenarios', name))}: scenarios"
     if name in above:
         route = " -> ".join((*above, name))
@@ -138,11 +145,14 @@ def _expanded(scenario: Scenario, document: Document, name: str, above: tuple[st
         if part in scenario.overrides:
             result.append(part)
         elif part in scenario.scenarios:
-            result += _expanded(scenario, document, part, (*above, name))
+            result += _expanded(scenario, document, part, (*above, name), known)
         else:
-            known = [*scenario.overrides, *scenario.scenarios]
-            hint = did_you_mean(part, known) or f" (known: {', '.join(known) or 'none'})"
+            names = [*scenario.overrides, *scenario.scenarios]
+            hint = did_you_mean(part, names) or f" (known: {', '.join(names) or 'none'})"
             raise InputFileError([f"{place}: {shorten(name)}: no override {shorten(part)}{hint}"])
+        if len(result) > MOST_SCENARIOS:
+            raise InputFileError([f"{place}: {shorten(name)}: more than {MOST_SCENARIOS} overrides"])
+    known[name] = result
     return result
 
 
@@ -150,7 +160,7 @@ def _refuse_second(
     name: str, path: str, own: Mapping[str, Any], fields: Mapping[str, Any], places: Mapping[str, str], place: str
 ) -> None:
     """Two overrides of one field in one scenario: their order must not matter."""
-    inside = (known for known in fields if f"{known}.".startswith(f"{path}.") or f"{path}.".startswith(f"{known}."))
+    inside = (known for known in fields if overlaps(known, path))
     other = next(inside, None)
     if other is not None and own[path] is not None:
         first = places[other]

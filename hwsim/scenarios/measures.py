@@ -11,6 +11,8 @@ from hwsim.errors import UsageError, did_you_mean, shorten
 from hwsim.units import DAY_S, parse, show
 
 Values = Mapping[str, Any]
+LARGEST = 1e100
+"""Of a bound."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,17 @@ def bound(measure: Measure, value: Any) -> float:
     UsageError
         For anything else.
     """
+    number = _number(measure, value)
+    if not math.isfinite(number):
+        msg = f"a bound must be a finite number, not {shorten(value)}"
+        raise UsageError(msg)
+    return number
+
+
+def _number(measure: Measure, value: Any) -> float:
+    """A bound as files write it."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < LARGEST else math.nan
     said = ""
     for way in ("count", "s" if measure.dimension == "days" else measure.dimension):
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,11 +43,14 @@ class Question:
     name: str = "base"
     place: str = ""
     """Where the scenario as a whole was written."""
+    start: Mapping[str, Any] = field(default_factory=dict)
+    """What multiples (``{times: 2}``) are of, where the question that this is a variation of set it."""
 
     @property
     def task(self) -> str:
         """train, finetune or infer."""
-        return str(self.fields.get("task", "train"))
+        task = self.fields.get("task")
+        return "train" if task is None else str(task)
 
     @property
     def serves(self) -> bool:
@@ -61,6 +64,13 @@ class Question:
     def top(self, *names: str) -> dict[str, Any]:
         """Those of some fields that are given."""
         return {name: self.fields[name] for name in names if self.fields.get(name) is not None}
+
+    def chosen(self, name: str, default: str | None = None) -> Any:
+        """What a field of `FILES` names or holds; fields that were written in the file know where."""
+        value = self.fields.get(name)
+        if isinstance(value, Mapping):
+            return Document(dict(value), self.where(name), {(): self.where(name)})
+        return default if value is None else value
 
     def where(self, path: str) -> str:
         """File and line of a field, or of the scenario."""
@@ -83,7 +93,11 @@ class Question:
     def over(self, fields: Mapping[str, Any], places: Mapping[str, str], name: str, place: str) -> Question:
         """This question with other values in some fields; a field that is chosen anew forgets what was set in it."""
         kept = {path: value for path, value in self.fields.items() if not _replaced(path, fields)}
-        return Question({**kept, **fields}, {**self.places, **places}, name, place)
+        multiples = [path for path, value in fields.items() if is_multiple(value)]
+        start = {path: value for path, value in {**self.start, **self.fields}.items() if _replaced(path, multiples)}
+        start = {path: value for path, value in start.items() if not is_multiple(value)}
+        both = {path: _product(self.fields.get(path), value) for path, value in fields.items()}
+        return Question({**kept, **both}, {**self.places, **places}, name, place, start)
 
     def plain(self) -> dict[str, Any]:
         """The fields as plain data, in the order of a file."""
@@ -92,15 +106,32 @@ class Question:
         return {path: self.fields[path] for path in ranked}
 
 
+def is_multiple(value: Any) -> bool:
+    """Whether a value says how many times what is there it is."""
+    return isinstance(value, Mapping) and set(value) == {TIMES}
+
+
+def _product(old: Any, new: Any) -> Any:
+    """A value laid over another one: of two multiples their product."""
+    factors = [value[TIMES] for value in (old, new) if is_multiple(value)]
+    good = len(factors) == 2 and all(isinstance(each, int | float) and each > 0 for each in factors)
+    return {TIMES: factors[0] * factors[1]} if good else new
+
+
 def _put(data: dict[str, Any], parts: tuple[str, ...], value: Any) -> None:
     for part in parts[:-1]:
         data = data.setdefault(part, {})
     data[parts[-1]] = value
 
 
-def _replaced(path: str, fields: Mapping[str, Any]) -> bool:
+def overlaps(path: str, other: str) -> bool:
+    """Whether two fields are one, or one of them holds the other."""
+    return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
+
+
+def _replaced(path: str, fields: Iterable[str]) -> bool:
     """Whether one of `fields` is what `path` is, is inside it, or holds it."""
-    return any(path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.") for other in fields)
+    return any(overlaps(path, other) for other in fields)
 
 
 def flattened(document: Document, at: FieldPath) -> tuple[dict[str, Any], dict[str, str]]:
@@ -133,7 +164,7 @@ def _leaves(data: Mapping[str, Any], prefix: str, spelt: FieldPath) -> Iterator[
     """Path, value and place of every leaf; what a root that is chosen by name holds is a spec and stays whole."""
     for key, value in data.items():
         path = f"{prefix}{key}"
-        whole = path in FILES or (isinstance(value, Mapping) and set(value) == {TIMES})
+        whole = path in FILES or is_multiple(value)
         if isinstance(value, Mapping) and value and not whole:
             yield from _leaves(value, f"{path}.", (*spelt, key))
         else:
@@ -190,7 +221,7 @@ def _example(root: str) -> str:
 
 def _twice(path: str, values: Mapping[str, Any]) -> str:
     """Whether a field, or what holds it or is inside it, is there already under another spelling."""
-    other = next((known for known in values if _replaced(known, {path: None}) and known not in FILES), None)
+    other = next((known for known in values if overlaps(known, path) and known not in FILES), None)
     return f"given twice (also as {other})" if other else ""
 
 
@@ -225,7 +256,7 @@ def counted(question: Question) -> dict[str, Any]:
             except ValueError as error:
                 msg = f"{name}: {error}"
                 raise UsageError(msg) from None
-            found[name] = int(number) if name == "gpus" and number == int(number) else number
+            found[name] = int(number) if name == "gpus" and number.is_integer() else number
     return found
 
 

@@ -32,13 +32,13 @@ def scaled(question: Question, profiles: str | Path | None) -> Question:
     if not factors:
         return question
     plain = {path: value for path, value in question.fields.items() if path not in factors}
-    rest = replace(question, fields=plain)
+    rest = replace(question, fields={**plain, **question.start})
     subject = Subject(ask(rest, profiles))
     values: dict[str, Any] = {}
     for path, factor in factors.items():
         values |= located(question, lambda path=path, factor=factor: subject.multiples(path, factor[TIMES]))  # type: ignore[misc]
     places = {path: question.where(next(known for known in factors if path.startswith(known))) for path in values}
-    return replace(rest, fields={**plain, **values}, places={**question.places, **places})
+    return replace(question, fields={**plain, **values}, places={**question.places, **places})
 
 
 class Subject:

@@ -20,13 +20,13 @@ from hwsim.asking import asked_rows
 from hwsim.costs.bill import bill
 from hwsim.errors import InfeasibleError, InputFileError, UsageError, shorten
 from hwsim.formulas.ranges import certain
-from hwsim.scenarios.answers import HARDWARE, Outcome, answer, ask, placed, priced
+from hwsim.scenarios.answers import HARDWARE, Outcome, answer, ask, placed, priced, token_budget
 from hwsim.scenarios.axes import AxisPoint, Grid, lay_out
 from hwsim.scenarios.loading import Loaded
 from hwsim.scenarios.measures import MEASURES
 from hwsim.scenarios.question import Question, counted, located
 from hwsim.specs.fields import field_at, with_values
-from hwsim.specs.library import load_grid, load_prices
+from hwsim.specs.library import load_grid, load_prices, with_own_prices
 from hwsim.specs.strategy import COLUMN_NAMES, ORDERS, Strategies
 from hwsim.units import DAY_S, TERA
 
@@ -73,6 +73,7 @@ class Swept:
         return [
             {**point, "fits": bool(self.fits[i]), **{key: float(column[i]) for key, column in names.items()}}
             | ({"strategy": self.layouts[i]} if self.layouts else {})
+            | ({"infeasible": self.why_not.get(i)} if self.why_not else {})
             for i, point in enumerate(self.grid.values())
         ]
 
@@ -98,7 +99,7 @@ def run_sweep(loaded: Loaded, base: Outcome, profiles: str | Path | None) -> Swe
     """
     sweep = loaded.sweep
     kept = {} if sweep.replan or base.question.group("strategy") else base.kept_strategy()
-    return swept(loaded.base, lay_out(loaded), kept, profiles)
+    return swept(loaded.base, lay_out(loaded, profiles), kept, profiles)
 
 
 def swept(base: Question, grid: Grid, kept: Mapping[str, Any], profiles: str | Path | None = None) -> Swept:
@@ -225,7 +226,7 @@ def _group(question: Question, axes: Axes, profiles: str | Path | None, result: 
                 machine[path] = _checked(question, path, values, profiles)[index]
     given = {**question.group("job"), **question.group("strategy"), **job}
     count = counted(question)
-    subject = (question.fields["model"], question.fields.get("hardware", HARDWARE), count.get("gpus", 8))
+    subject = (question.chosen("model"), question.chosen("hardware", HARDWARE), count.get("gpus", 8))
     try:
         setting, s = located(
             question, lambda: asked_rows(*subject, settings=question.settings(), profiles=profiles, **given)
@@ -245,6 +246,9 @@ def _nudged(setting: Setting, machine: Mapping[str, Array], part: slice) -> Sett
     values: dict[str, Any] = {path: column[part] for path, column in machine.items()}
     if "accelerator.memory.capacity" in values:
         values["accelerator.memory.visible"] = None
+    own = [path.rpartition(".")[2] for path in values if path.startswith("accelerator.price.")]
+    if own:
+        values["accelerator.sources"] = with_own_prices(setting.hardware.accelerator.sources, own)
     return Setting(setting.model, with_values(setting.hardware, values), setting.job, setting.devices)
 
 
@@ -290,8 +294,8 @@ def _evaluate(
 def _figures(question: Question, columns: TrainingColumns, profiles: str | Path | None) -> dict[str, Any]:
     """The figures of every row, by name."""
     setting, s = columns.setting, columns.strategies
-    tokens = counted(question).get("tokens")
-    budget = float(tokens) if isinstance(tokens, int | float) else TERA
+    tokens = token_budget(question, setting.model)
+    budget = tokens or TERA
     seconds = budget / columns.tokens_per_s
     power = columns.energy_j / columns.step_time_s
     grid, prices = load_grid(placed(question), profiles), load_prices(priced(question), profiles)
@@ -303,7 +307,7 @@ def _figures(question: Question, columns: TrainingColumns, profiles: str | Path 
         "step_time": columns.step_time_s,
         "tokens_per_s": columns.tokens_per_s,
         "mfu": columns.mfu,
-        "days": seconds / DAY_S if isinstance(tokens, int | float) else None,
+        "days": None if tokens is None else seconds / DAY_S,
         "devices": s.devices,
         "memory": columns.memory.reserved_bytes,
         "cost": None if rent is None else rent.expected,

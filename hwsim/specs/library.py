@@ -18,6 +18,7 @@ from hwsim.specs.hardware import Accelerator, Cluster, Hardware
 from hwsim.specs.job import Framework, TrainingJob
 from hwsim.specs.model import Model
 from hwsim.specs.reading import Document, expand, is_file, is_folder, read_yaml
+from hwsim.specs.tiers import GIVEN, Source
 
 PACKAGE = Path(__file__).parent.parent
 DATA = PACKAGE / "data"
@@ -35,7 +36,7 @@ OVERRIDE_ROOTS: Mapping[str, type[Spec]] = {
 CLUSTER_FIELDS = frozenset({"accelerator", "node", "tiers"})
 """Fields that clusters have and accelerators lack."""
 SEE = "see `hwsim hardware list`"
-Reference = str | Path | Mapping[str, Any]
+Reference = str | Path | Mapping[str, Any] | Document
 EconomyT = TypeVar("EconomyT", Grid, Prices)
 
 
@@ -101,6 +102,8 @@ def _refuse(what: str, name: str, options: Sequence[str], advice: str) -> NoRetu
 
 def _document(reference: Reference, open_name: Callable[[str], Document]) -> Document:
     """A reference as a Document, before `extends` is resolved."""
+    if isinstance(reference, Document):
+        return reference
     if isinstance(reference, Mapping):
         return Document(dict(reference), "given fields", {(): "given fields"})
     text = str(reference)
@@ -197,9 +200,22 @@ def load_hardware(
             raise UsageError(msg)
         return reference
     device, cluster = _Shelf(profiles).pair(reference, over.get("accelerator"))
-    accelerator = validate(Accelerator, device)
+    accelerator = _own_prices(validate(Accelerator, device), over.get("accelerator"))
     _check_framework(accelerator, device)
     return Hardware(accelerator=accelerator, cluster=validate(Cluster, overlay(cluster, over.get("cluster"))))
+
+
+def _own_prices(device: Accelerator, settings: Document | None) -> Accelerator:
+    """The device with the prices that the asker set marked as such."""
+    asked = settings.data.get("price") if settings else None
+    if not isinstance(asked, Mapping):
+        return device
+    return device.model_copy(update={"sources": with_own_prices(device.sources, asked)})
+
+
+def with_own_prices(sources: Mapping[str, Source], asked: Iterable[str]) -> dict[str, Source]:
+    """Sources that say of some prices that the asker set them: they go before those of a price book."""
+    return {**sources, **{f"price.{name}": GIVEN for name in asked}}
 
 
 def _check_framework(accelerator: Accelerator, device: Document) -> None:

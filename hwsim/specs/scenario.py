@@ -122,7 +122,9 @@ class Scenario(Spec):
     """What to call the base."""
     overrides: dict[Label, dict[str, Any]] = Field(default_factory=dict, max_length=MOST_SCENARIOS)
     """Named changes: field to value, or to `{times: FACTOR}`."""
-    scenarios: dict[Label, tuple[Label, ...]] = Field(default_factory=dict, max_length=MOST_SCENARIOS)
+    scenarios: dict[Label, Annotated[tuple[Label, ...], Field(max_length=MOST_SCENARIOS)]] = Field(
+        default_factory=dict, max_length=MOST_SCENARIOS
+    )
     """Name to overrides (or other scenarios) in the order they are laid over the base."""
     replan: bool = True
     """Search a strategy for every scenario; if not, the one found for the base is kept."""

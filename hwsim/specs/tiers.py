@@ -17,8 +17,8 @@ Calibration = Literal["measured", "inherited", "datasheet"]
 class Source(Spec):
     """Where a value was read."""
 
-    kind: Literal["datasheet", "measured", "derived", "recalled", "assumed"]
-    """How far to trust it."""
+    kind: Literal["datasheet", "measured", "derived", "recalled", "assumed", "given"]
+    """How far to trust it; given: by whoever asks, who knows better than any book."""
     text: Text
     """Document, table or file."""
     date: Text = ""
@@ -35,6 +35,9 @@ def source_of(sources: Mapping[str, Source], path: Sequence[str]) -> Source:
         if ".".join(path[:end]) in sources:
             return sources[".".join(path[:end])]
     return sources.get("default", Source(kind="assumed", text="no source given"))
+
+
+GIVEN = Source(kind="given", text="set in the question")
 
 
 CollectiveName = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
