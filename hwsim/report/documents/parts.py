@@ -14,6 +14,7 @@ from hwsim.formulas.ranges import Range as Bounds
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Facts, Paragraph, Section, Table
 from hwsim.report.figures import Measure, Range
+from hwsim.report.writing import capital
 from hwsim.search.cases import METRICS
 from hwsim.specs.library import DATA
 from hwsim.units import show
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 LIBRARIES = ("numpy", "pandas", "simpy", "matplotlib")
 USD, ENERGY, CARBON = Measure("Cost", "usd"), Measure("Energy", "j"), Measure("Carbon", "kg")
 RENTS = {"on_demand": "rent, on demand", "committed": "rent, a year committed", "spot": "rent, spot"}
+MANY = 1e6
+"""Numbers of what was asked that are written with a letter."""
 LEVERS, SEEN = 12, 5e-4
 """Levers in a tornado, and the least change that is drawn."""
 LEFT_OUT = DATA / "validation" / "left_out.csv"
@@ -46,15 +49,19 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-def capital(text: str) -> str:
-    """A text that begins a line; the rest of it stays as it is."""
-    return text[:1].upper() + text[1:]
-
-
 def question_facts(outcome: Outcome) -> Facts:
     """What was asked, with the defaults that were taken."""
-    pairs = [(words(path), str(value)) for path, value in outcome.question.plain().items()]
+    pairs = [(words(path), plainly(value)) for path, value in outcome.question.plain().items()]
     return Facts(tuple(pairs))
+
+
+def plainly(value: Any) -> str:
+    """What was asked, as a person writes it: 1T rather than 1000000000000.0."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
+        return str(value)
+    return show(float(value), "count") if abs(value) >= MANY else f"{value:,g}"
 
 
 def words(path: str) -> str:
@@ -143,16 +150,16 @@ def sensitivity_section(found: Sensitivity) -> Section:
         return Section("What is worth buying next", (Paragraph("No single thing matters."),))
     sentences = found.sentences()
     finding = sentences[0] if sentences else "Little depends on any one thing"
-    share = f"{found.change:.0%}".replace("%", " %")
+    share = f"{found.change:.0%}"
     lost = (
         " n/a: it does not fit, or there is no such value." if any(map(math.isnan, sum(effects.values(), ()))) else ""
     )
     figure = figures.tornado(
-        "tornado", capital(finding), effects, metric.word,
+        "tornado", capital(finding).replace(" %", "%"), effects, metric.word,
         f"The strategy is kept; each thing is changed alone.{lost}", "more" if metric.more_is_better else "less",
         (f"{share} less", f"{share} more"),
     )  # fmt: skip
-    return Section("What is worth buying next", (figure, *(Paragraph(capital(text)) for text in sentences[1:5])))
+    return Section("What is worth buying next", (figure,))
 
 
 def _shift(each: Effect, metric: str, end: str) -> float:

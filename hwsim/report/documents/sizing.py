@@ -9,11 +9,12 @@ from hwsim.analytic.estimate import TrainingEstimate
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Reproduce, Section, Table
 from hwsim.report.documents import serving, training
-from hwsim.report.documents.parts import capital, money_line, provenance, words
+from hwsim.report.documents.parts import money_line, provenance, words
 from hwsim.report.figures import Measure
 from hwsim.report.plan import job_line, strategy_line
 from hwsim.report.serving_plan import replica_line
 from hwsim.report.size import asked, cost_line, headline, headroom_line, latency_line, least_line, runner_line, verdict
+from hwsim.report.writing import capital
 from hwsim.units import DAY_S, show
 
 if TYPE_CHECKING:
