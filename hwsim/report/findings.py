@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwsim.report.figures import Measure
-from hwsim.report.whatif import SAME, extremes, field_name, main_figure, per, serves
+from hwsim.report.whatif import SAME, extremes, field_name, figure_text, main_figure, per, serves
 from hwsim.report.writing import capital
 from hwsim.scenarios.measures import MEASURES
-from hwsim.units import show
 
 if TYPE_CHECKING:
     from hwsim.scenarios.answers import Outcome
@@ -120,6 +119,7 @@ def _no_answer(why_not: str) -> str:
 def _compared(result: WhatIf) -> list[str]:
     """Who is best and who is worst, figure by figure."""
     said: list[str] = []
+    same: list[str] = []
     for name in LINES[serves(result)]:
         known = [each for each in result.outcomes if each.fits and name in each.measures]
         if len(known) < 2 or (name == "tokens_per_s" and "days" in result.base.measures):
@@ -127,11 +127,12 @@ def _compared(result: WhatIf) -> list[str]:
         ranked = sorted(known, key=lambda each: each.measures[name], reverse=MEASURES[name].rises)
         low, high = sorted(each.measures[name] for each in (ranked[0], ranked[-1]))
         if high - low <= HARDLY * high:
-            said += [f"{capital(FIGURES.get(name, MEASURES[name].title))} is about the same in all"]
+            same.append(FIGURES.get(name, MEASURES[name].title))
             continue
-        told = any(not line.endswith("in all") for line in said)
-        said.append(_line(ranked, name, "" if told or name == "devices" else f" {per(result)}"))
-    return sorted(said, key=lambda line: line.endswith("about the same in all"))
+        said.append(_line(ranked, name, "" if said or name == "devices" else f" {per(result)}"))
+    if same:
+        said.append(capital(f"{_joined(same)} {'are' if len(same) > 1 else 'is'} about the same in all"))
+    return said
 
 
 def _line(ranked: list[Outcome], name: str, basis: str) -> str:
@@ -139,14 +140,14 @@ def _line(ranked: list[Outcome], name: str, basis: str) -> str:
     first = [each for each in ranked if _alike(ranked[0], each, name)]
     last = [each for each in ranked if _alike(ranked[-1], each, name)]
     words = WORDS[name]
-    best, worst = _shown(name, first[0], ranked), _shown(name, last[-1], ranked)
+    best, worst = figure_text(ranked, first[0], name), figure_text(ranked, last[-1], name)
     if not basis:
         return (
             f"{capital(_all(first))} {words.best[len(first) > 1]} ({best}), {_all(last)} {_most(words, last)} ({worst})"
         )
     line = f"{capital(_all(first))} {words.best[len(first) > 1]}, with {best}{basis}"
     between = [each for each in ranked if each not in first and each not in last]
-    ahead = f", ahead of {called(between[0])} ({_shown(name, between[0], ranked)})" if between else ""
+    ahead = f", ahead of {called(between[0])} ({figure_text(ranked, between[0], name)})" if between else ""
     return f"{line}{ahead}; {_all(last)} {words.worst[len(last) > 1]} ({worst})"
 
 
@@ -155,22 +156,16 @@ def _most(words: Words, last: list[Outcome]) -> str:
     return "the " + words.worst[len(last) > 1].rpartition("the ")[2]
 
 
-def _shown(name: str, outcome: Outcome, ranked: list[Outcome]) -> str:
-    """A figure; energies all in one unit."""
-    value, measure = outcome.measures[name], MEASURES[name]
-    if measure.dimension != "j":
-        return measure.shown(value)
-    size, unit = Measure("", "j").scale(max(each.measures[name] for each in ranked))
-    return f"{show(value / size, 'count')} {unit}"
-
-
 def _alike(one: Outcome, other: Outcome, name: str) -> bool:
     return abs(one.measures[name] - other.measures[name]) <= SAME * abs(one.measures[name])
 
 
 def _all(outcomes: list[Outcome]) -> str:
     """Names in a sentence."""
-    names = [called(each) for each in outcomes]
+    return _joined([called(each) for each in outcomes])
+
+
+def _joined(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -186,6 +181,8 @@ def sweep_lines(swept: Swept, serving: bool, basis: str = "") -> list[str]:
     """How much each axis matters, and the best point; of a single axis, the best points of several figures."""
     name = main_figure(swept, serving)
     moving = [path for path, axis in swept.grid.axes.items() if len(axis) > 1]
+    if swept.grid.points != math.prod(len(axis) for axis in swept.grid.axes.values()):
+        moving = moving[:1]  # all move together
     if len(moving) < 2:
         others = [each for each in LINES[serving] if each in swept.measures and each != name and _differs(swept, each)]
         others = [each for each in others if each != "tokens_per_s" or name != "days"]

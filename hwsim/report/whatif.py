@@ -10,7 +10,7 @@ import numpy as np
 from hwsim.report.plan import labelled, simple_table
 from hwsim.scenarios.measures import MEASURES
 from hwsim.scenarios.sweep import layout
-from hwsim.units import show
+from hwsim.units import scales, show
 
 if TYPE_CHECKING:
     from hwsim.scenarios.answers import Outcome
@@ -37,6 +37,10 @@ PLAIN = ("job", "strategy", "accelerator", "cluster", "tiers", "node")
 """Parts of a field's path that a reader does not need."""
 WHY = {False: ("tokens_per_s", "memory", "cost"), True: ("tpot", "memory", "cost")}
 MOST_ROWS, MOST_CELLS, SIDE_BY_SIDE = 24, 8, 5
+
+
+WORDS = (("nic ", "NIC "), ("gpus", "GPUs"), ("seq len", "sequence length"))
+"""Names of fields as a reader writes them."""
 
 
 def whatif_view(result: WhatIf) -> list[Any]:
@@ -124,11 +128,21 @@ def cell(result: WhatIf, outcome: Outcome, name: str) -> str:
     """A figure, and its change."""
     if name not in outcome.measures:
         return "n/a"
-    shown = MEASURES[name].shown(outcome.measures[name])
+    shown = figure_text(result.outcomes, outcome, name)
     change = next((each for each in result.changes.get(outcome.name, ()) if each.measure.name == name), None)
     if change is None or change.better is None:
         return shown
     return f"{shown} {change.shown}"
+
+
+def figure_text(outcomes: Sequence[Outcome], outcome: Outcome, name: str) -> str:
+    """A figure; energies in one unit for all, which a change from kJ to kWh would hide."""
+    measure, value = MEASURES[name], outcome.measures[name]
+    if measure.dimension != "j":
+        return measure.shown(value)
+    largest = max(each.measures[name] for each in outcomes if name in each.measures)
+    size, unit = next((step for step in scales("j") if largest >= step[0]), scales("j")[-1])
+    return f"{show(value / size, 'count')}{unit}"
 
 
 def basis_line(result: WhatIf) -> str:
@@ -149,7 +163,10 @@ def per(result: WhatIf) -> str:
 def field_name(path: str) -> str:
     """A field as a reader calls it."""
     parts = [part for part in path.split(".") if part not in PLAIN]
-    return " ".join(parts[-2:]).replace("_", " ").replace("nic ", "NIC ").replace("gpus", "GPUs")
+    name = " ".join(parts[-2:]).replace("_", " ")
+    for short, long in WORDS:
+        name = name.replace(short, long)
+    return name
 
 
 def why(result: WhatIf) -> dict[str, str]:

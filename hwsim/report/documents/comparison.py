@@ -102,12 +102,14 @@ def comparison_section(result: WhatIf) -> Section:
 
 
 def _unit(result: WhatIf, name: str) -> tuple[float, str]:
-    """The unit of a column, and its size in SI: that of its smallest value."""
+    """The unit of a column, and its size in SI: one in which its smallest value reads well."""
     measure = MEASURES[name]
     least = min(each.measures[name] for each in result.outcomes if name in each.measures)
     if measure.dimension in ("count", "fraction", "whole"):
         return 0.0, ""
-    size, unit = Measure("", "s" if measure.dimension == "days" else measure.dimension).scale(least * _scale(name))
+    size, unit = Measure("", "s" if measure.dimension == "days" else measure.dimension).scale(
+        1.5 * least * _scale(name)
+    )
     return size / _scale(name), unit
 
 
@@ -215,7 +217,10 @@ def time_section(result: WhatIf) -> Section | None:
     if not stacks:
         return None
     least = min(stacks, key=lambda name: sum(stacks[name].values()))
+    totals = [sum(parts.values()) for parts in stacks.values()]
     title = f"{capital('the base' if least == 'base' else least)} needs the least device time for a token"
+    if max(totals) - min(totals) < MOVED * max(totals) and len(totals) > 1:
+        title = "All need about the same device time for a token"
     caption = "Time that is not hidden behind other work, summed over all devices."
     measure = Measure("Device time per thousand tokens", "s")
     return Section("Time", (figures.traffic_bars("time", title, stacks, caption, measure),))

@@ -99,10 +99,10 @@ def answer_lines(found: Dossier, best: TrainingEstimate, plan: Plan | None) -> t
     bill = found.outcome.bill
     tokens = plan.tokens if plan is not None and plan.tokens else TERA
     long = show(tokens / best.tokens_per_s, "s")
-    speed = f"{show(best.tokens_per_s, 'count')} tokens/s at {best.mfu:.0%} MFU"
+    speed = f"{show(best.tokens_per_s, 'count')} tokens/s, {best.mfu:.0%} MFU"
     room = f"{show(best.memory_reserved_bytes, 'bytes')} of {show(best.memory_capacity_bytes, 'bytes')} a device"
     lines = [
-        f"{show(tokens, 'count')} tokens take {long}, at {speed}" if best.fits else f"It does not fit: {room}",
+        f"{show(tokens, 'count')} tokens take {long}: {speed}" if best.fits else f"It does not fit: {room}",
         f"Best strategy: {strategy_line(best)}",
         f"Memory {room}; limited by {best.bottleneck}",
     ]
@@ -184,7 +184,7 @@ def traffic_section(best: TrainingEstimate) -> Section:
     total = sum(part["sent"] for part in tiers.values())
     most = max(tiers, key=lambda tier: tiers[tier]["sent"])
     share = tiers[most]["sent"] / total if total else 0.0
-    title = f"A device sends {show(total, 'bytes')} a step, {share:.0%} of it over {most}"
+    title = f"A device sends {show(total, 'bytes')} a step, {'all' if len(tiers) == 1 else f'{share:.0%}'} of it over {most}"
     busiest = max(axes, key=lambda axis: axes[axis]["sent"])
     part = axes[busiest]["sent"] / sum(each["sent"] for each in axes.values())
     blocks = [figures.traffic_bars("traffic-tiers", title, tiers)]
@@ -282,18 +282,21 @@ def _context_figures(swept: Swept | None, best: TrainingEstimate) -> list[Figure
     capacity = best.memory_capacity_bytes
     fitting = [length for length, used in memory if used <= capacity]
     longest = f"{max(fitting):,.0f} tokens are the longest that fit" if fitting else "No length fits"
-    lines = {"needed": memory, "there": [(length, capacity) for length, _ in memory]}
+    lines = {"needed": memory, "capacity": [(length, capacity) for length, _ in memory]}
     return [
         figures.sweep_lines(
             "context-memory", f"{longest} with this strategy", lines, CONTEXT, MEMORY, log=(True, True)
         ),
         figures.sweep_lines(
             "context-speed", _speed_title(speed), {"throughput": speed}, CONTEXT, TOKENS,
-            "The same tokens per step, whether it fits or not.", log=(True, True),
+            "The same tokens per step, whether it fits or not.", log=(True, False),
         ),
     ]  # fmt: skip
 
 
 def _speed_title(speed: Sequence[tuple[float, float]]) -> str:
-    (shortest, fast), (longest, slow) = speed[0], speed[-1]
-    return f"{longest:,.0f} tokens run at {slow / fast:.0%} of the speed of {shortest:,.0f}"
+    best, fast = max(speed, key=lambda point: point[1])
+    longest, slow = speed[-1]
+    if best == longest:
+        return f"The longer, the faster: {fast / speed[0][1]:.2g} times the speed of {speed[0][0]:,.0f} at {best:,.0f}"
+    return f"Fastest at {best:,.0f} tokens; {longest:,.0f} run at {slow / fast:.0%} of that speed"
