@@ -184,7 +184,8 @@ def traffic_section(best: TrainingEstimate) -> Section:
     total = sum(part["sent"] for part in tiers.values())
     most = max(tiers, key=lambda tier: tiers[tier]["sent"])
     share = tiers[most]["sent"] / total if total else 0.0
-    title = f"A device sends {show(total, 'bytes')} a step, {'all' if len(tiers) == 1 else f'{share:.0%}'} of it over {most}"
+    part_of = "all" if len(tiers) == 1 else f"{share:.0%}"
+    title = f"A device sends {show(total, 'bytes')} a step, {part_of} of it over {most}"
     busiest = max(axes, key=lambda axis: axes[axis]["sent"])
     part = axes[busiest]["sent"] / sum(each["sent"] for each in axes.values())
     blocks = [figures.traffic_bars("traffic-tiers", title, tiers)]
