@@ -1,10 +1,11 @@
 # make plan   set up and answer the first question      make test   install the test extra and run the tests
 # make lint   ruff, mypy, import floors                  make bench  speed, by pytest-benchmark
+# make reports  write reports/ anew
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: plan test lint bench wheel clean
+.PHONY: plan test lint bench reports wheel clean
 .DEFAULT_GOAL := plan
 
 $(BIN)/python:
@@ -26,7 +27,7 @@ plan: $(VENV)/.installed
 	@$(BIN)/hwsim plan --model 70b --gpus 64
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -36,6 +37,14 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.test
 	$(BIN)/python -m pytest tests/bench --benchmark-only --benchmark-columns=min,median,max,rounds
+
+reports: $(VENV)/.installed
+	$(BIN)/hwsim report buy-h200-or-a100 -o reports/buy-h200-or-a100.html --assets build/reports
+	cp build/reports/money-scenarios.png reports/buy-h200-or-a100-money.png
+	$(BIN)/hwsim report serve-h200-or-a100 -o reports/serve-h200-or-a100.html
+	$(BIN)/hwsim report --model 70b --gpus 64 --tokens 1T -o reports/plan-70b-64-h100.html
+	$(BIN)/hwsim sensitivity --model 70b --gpus 64 --plot reports/sensitivity-70b.png >/dev/null
+	$(BIN)/hwsim plan --task infer --model 70b --plot reports/plan-infer-70b.png >/dev/null
 
 wheel: $(VENV)/.test
 	$(BIN)/python -m build --wheel --no-isolation

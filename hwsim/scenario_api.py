@@ -13,6 +13,7 @@ from hwsim.scenarios.axes import lay_out
 from hwsim.scenarios.faq import Faq
 from hwsim.scenarios.faq import faq as answered
 from hwsim.scenarios.loading import Loaded, load_scenario
+from hwsim.scenarios.question import field_schema
 from hwsim.scenarios.run import WhatIf, run
 from hwsim.specs.files import parse_overrides
 from hwsim.specs.library import PACKAGE, profile_folders
@@ -62,20 +63,7 @@ def faq(
     grid: str | None = None,
     profiles: str | Path | None = None,
 ) -> Faq:
-    """Answer what everybody asks of a model: data, time, devices, speed, energy, carbon, money, each with its formula.
-
-    Parameters
-    ----------
-    model, hardware
-        As for `hwsim.plan`.
-    gpus
-        Devices to train on; default: about as many as finish in 30 days at 40 % MFU.
-    tokens
-        Training tokens; default: compute-optimal, 20 per active parameter.
-    grid
-        Where the electricity comes from (`hwsim grids list`).
-    profiles
-        Folder of hardware profiles to look in first.
+    """Answer what everybody asks of a model, each with its formula (see `hwsim.scenarios.faq.faq`).
 
     Raises
     ------
@@ -142,6 +130,9 @@ def scenario_template() -> str:
 def scenario_schema() -> dict[str, Any]:
     """The JSON schema of scenario files, for editors."""
     schema = Scenario.model_json_schema(by_alias=True)
+    fields = schema["properties"]
+    fields["base"] = {**field_schema(), "description": fields["base"].get("description", ""), "minProperties": 1}
+    fields["overrides"]["additionalProperties"] = field_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "hwsim scenario", **schema}
 
 

@@ -507,7 +507,7 @@ def test_plan_prints_the_bill(capsys):
     arguments = ["plan", "--model", "gpt2", "--gpus", "8", "--global-batch", "64", "--seq-len", "1024"]
     assert run([*arguments, "--grid", "sweden"], debug=True) == 0
     out = capsys.readouterr().out
-    assert "Bill " in out
+    assert "Costs " in out
     assert "CO2e (sweden)" in out
     assert run([*arguments, "--grid", "swedn"], debug=False) == 2
     assert "did you mean sweden" in capsys.readouterr().err

@@ -412,7 +412,8 @@ def test_the_template_is_a_scenario_that_runs(tmp_path: Path) -> None:
 
 
 def test_the_schema_describes_every_shipped_file() -> None:
-    jsonschema = pytest.importorskip("jsonschema")
+    import jsonschema
+
     from hwsim.specs.reading import read_yaml
 
     schema = hwsim.scenario_schema()
@@ -422,6 +423,8 @@ def test_the_schema_describes_every_shipped_file() -> None:
         for path in folder.glob("*.yaml"):
             assert not list(check.iter_errors(read_yaml(path).data)), path
     assert list(check.iter_errors({"title": "t", "base": {"model": "gpt2"}, "scenarioz": {}}))
+    assert list(check.iter_errors({"title": "t", "base": {"model": "gpt2", "task": "fly"}}))
+    assert list(check.iter_errors({"title": "t", "base": {}}))
 
 
 def test_ten_thousand_machines_are_one_sweep() -> None:

@@ -34,6 +34,10 @@ def published(
             help="Choose the constants again without each source, and write the errors to this CSV (2 min).",
         ),
     ] = None,
+    write_scores: Annotated[
+        str | None,
+        typer.Option("--write-scores", help="Write the serving groups, which reports print, to this CSV."),
+    ] = None,
     out: o.FormatFlag = o.Format.TABLE,
     as_json: o.JsonFlag = False,
     output: o.OutFlag = None,
@@ -50,6 +54,7 @@ def published(
         msg = "--write-bands: bands come from every row: leave out --group"
         raise UsageError(msg)
     check_targets({"--plot": picture, "--write-bands": write_bands, "--write-left-out": write_left_out, "-o": output})
+    check_targets({"--write-scores": write_scores})
     if picture and Path(picture).suffix.lower() not in PICTURES:
         msg = f"--plot needs .png, .svg or .pdf, not {shorten(picture, 200)}"
         raise UsageError(msg)
@@ -66,6 +71,12 @@ def published(
         from hwsim.validation.bands import bands_file
 
         write_with(write_bands, "--write-bands", lambda path: path.write_text(bands_file(board.rows), encoding="utf-8"))
+
+    if write_scores:
+        from hwsim.validation.serving import scores_file
+
+        text = scores_file(board.groups)
+        write_with(write_scores, "--write-scores", lambda path: path.write_text(text, encoding="utf-8"))
 
     def table() -> list[object]:
         from hwsim.report.scoreboard import view

@@ -40,8 +40,8 @@ def size_view(found: Sizing, call: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def headline(found: Sizing) -> str:
-    """The answer in one line."""
+def _does(found: Sizing) -> list[str]:
+    """What the answer reaches, and what it costs."""
     made, answer = found.answer.option, found.answer
     plan: Any = made.plan
     does = [f"{show(answer.days, 'days')}"] if answer.days is not None else []
@@ -51,8 +51,24 @@ def headline(found: Sizing) -> str:
         does.append(show(answer.cost_usd, "usd"))
     elif made.rent_usd_per_s is not None:
         does.append(_hourly(made.rent_usd_per_s))
-    machine = f"{made.devices:,} × {made.title} ({nodes(made.nodes)})"
-    return f"{plan.model['name']}, {asked(found)}: {machine}, {', '.join(does)}"
+    return does
+
+
+def headline(found: Sizing) -> str:
+    """The answer in one line, with the question."""
+    plan: Any = found.answer.option.plan
+    return f"{plan.model['name']}, {asked(found)}: {machine_line(found)}, {', '.join(_does(found))}"
+
+
+def answer_line(found: Sizing) -> str:
+    """The answer in one line, below the question."""
+    return f"{machine_line(found)}: {', '.join(_does(found))}"
+
+
+def machine_line(found: Sizing) -> str:
+    """How many of what."""
+    made = found.answer.option
+    return f"{made.devices:,} × {made.title} ({nodes(made.nodes)})"
 
 
 def nodes(count: int) -> str:

@@ -59,3 +59,8 @@ def write_with(path: str | Path, flag: str, write: Callable[[Path], Any]) -> Non
     except ValueError:
         msg = f"{flag} {shorten(path, 200)}: is no file name"
         raise UsageError(msg) from None
+
+
+def capital(text: str) -> str:
+    """A text that begins a line; the rest of it stays as it is."""
+    return text[:1].upper() + text[1:]

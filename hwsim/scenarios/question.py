@@ -197,8 +197,22 @@ def options(root: str) -> list[str] | None:
         "pin": (*COLUMN_NAMES, *SIZES),
     }
     if root in named:
-        return list(named[root])
+        return list(dict.fromkeys(named[root]))
     return list(OVERRIDE_ROOTS[root].model_fields) if root in SETTINGS else None
+
+
+def field_schema() -> dict[str, Any]:
+    """The fields of a question for a JSON schema: names that an editor can complete; dotted paths stand beside them."""
+    names = [*COMMON, *dict.fromkeys(name for aims in AIMS.values() for name in aims)]
+    groups = {
+        root: {"type": "object", "properties": {name: {} for name in known}}
+        for root in GROUPS
+        if (known := options(root))
+    }
+    plain: dict[str, Any] = {name: {} for name in names if name not in groups}
+    plain["task"] = {"enum": list(TASKS)}
+    model = {"description": "A preset, a file of this folder, or fields of a model."}
+    return {"type": "object", "properties": {**plain, **groups, "model": model}, "additionalProperties": True}
 
 
 def _example(root: str) -> str:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 OUT_OF_MEMORY, SLOW_FIRST, SLOW_NEXT = "out of memory", "misses the TTFT", "misses the TPOT"
 REFINED = 6
 """Deployments held against the event model."""
+MOST_NAMED = 100_000
+"""Most devices that a fix proposes."""
 OBJECTIVES = ("cost", "throughput", "latency", "energy")
 
 
@@ -111,9 +113,10 @@ def plan_serving(request: ServingRequest) -> ServingPlan:
     if not np.any(alive):
         raise InfeasibleError(_why(request, found, seen))
     ranked = _ranked(request, found, seen, alive)
-    plans = _held(request, ranked, seen)
+    carried = _carried(request, ranked)
+    plans = _plans(request, carried)
     if not plans:
-        raise InfeasibleError(_missed(request))
+        raise InfeasibleError(_missed(request, carried))
     return ServingPlan(
         request=request,
         candidates=int(alive.size),
@@ -166,10 +169,11 @@ def _ranked(request: ServingRequest, found: Sequence[Layout], seen: Steady, aliv
             score = float(seen.tpot_s[row][best])
         else:
             best = int(np.argmax(rate[row]))
-            count = _replicas(request, layout, float(rate[row, best]))
-            if count == 0:
+            each = float(rate[row, best])
+            needed = ceil(request.qps / each) if request.qps and each > 0 else 0
+            if not request.qps and layout.devices > request.served.devices:
                 continue
-            score = layout.devices * count if request.qps else -float(rate[row, best]) / layout.devices
+            score = layout.devices * needed if request.qps else -each / layout.devices
         choices.append(Choice(layout, int(np.ravel(seen.batch)[best]), float(rate[row, best]), score))
     return sorted(choices, key=lambda choice: (choice.score, choice.layout.devices))
 
@@ -183,18 +187,39 @@ def _replicas(request: ServingRequest, layout: Layout, rate: float) -> int:
     return needed if needed <= most else 0
 
 
-def _held(request: ServingRequest, ranked: Sequence[Choice], seen: Steady) -> list[InferenceEstimate]:
-    """The best choices as full estimates; where traffic or a promise is given, with what the event model says."""
-    plans = []
+@dataclass(frozen=True)
+class Carried:
+    """A choice with the traffic that a replica of it carries within the promise."""
+
+    choice: Choice
+    served: Served
+    traffic: Held | None
+    """What the event model says; None where no traffic and no promise is given."""
+    rate: float
+    """Requests per second of a replica."""
+
+
+def _carried(request: ServingRequest, ranked: Sequence[Choice]) -> list[Carried]:
+    """The best choices, held against the event model where traffic or a promise is given."""
     timed = request.qps is not None or request.promise.given
-    for choice in ranked[: max(REFINED, request.top) if not timed else REFINED]:
-        served, s = _served(request, choice), one(choice.layout)
-        traffic = most_traffic(served, s, request.promise, choice.rate, request.seed) if timed else None
-        rate = choice.rate if traffic is None else traffic.qps
-        count = _replicas(request, choice.layout, rate)
-        if rate <= 0 or not count:
-            continue
-        plans.append(_plan(request, choice, served, traffic, count, rate))
+    enough = [choice for choice in ranked if _replicas(request, choice.layout, choice.rate)]
+    found = []
+    for choice in (enough or ranked[:1])[: REFINED if timed else max(REFINED, request.top)]:
+        served = _served(request, choice)
+        traffic = None
+        if timed:
+            traffic = most_traffic(served, one(choice.layout), request.promise, choice.rate, request.seed)
+        found.append(Carried(choice, served, traffic, choice.rate if traffic is None else traffic.qps))
+    return found
+
+
+def _plans(request: ServingRequest, carried: Sequence[Carried]) -> list[InferenceEstimate]:
+    """Those that the devices suffice for, as full estimates, best first."""
+    plans = []
+    for each in carried:
+        count = _replicas(request, each.choice.layout, each.rate)
+        if each.rate > 0 and count:
+            plans.append(_plan(request, each.choice, each.served, each.traffic, count, each.rate))
     return sorted(plans, key=lambda plan: _score(request, plan))
 
 
@@ -323,11 +348,15 @@ def _why(request: ServingRequest, found: Sequence[Layout], seen: Steady) -> str:
     return f"{said[0]} {', '.join(parts)}. Nearest fix: more devices per replica, narrower weights, or a later promise."
 
 
-def _missed(request: ServingRequest) -> str:
-    """Traffic that the devices cannot carry."""
-    served = request.served
+def _missed(request: ServingRequest, carried: Sequence[Carried]) -> str:
+    """Traffic that the devices cannot carry, and how many could."""
+    served, qps, at = request.served, request.qps or 0.0, f"p{request.promise.percentile}"
+    where = f"{served.model.name} on {served.devices} x {served.hardware.accelerator.name}"
+    said = f"{where}: no deployment of these devices serves {qps:g} requests/s within the promise"
+    needed = [ceil(qps / each.rate) * each.choice.layout.devices for each in carried if each.rate > 0]
+    if needed and qps and min(needed) <= min(MOST_NAMED, served.hardware.cluster.most_devices):
+        return f"{said}. Nearest fix: {min(needed):,} devices (--gpus {min(needed)})."
     return (
-        f"{served.model.name} on {served.devices} x {served.hardware.accelerator.name}: no deployment of these devices "
-        f"serves {request.qps or 0:g} requests/s within the promise. Nearest fix: --gpus {2 * served.devices}, or a "
-        "later promise."
+        f"{said}: under any load worth the name some of them make the {at} late, though an idle replica keeps it. "
+        "Nearest fix: a later promise (--ttft-ms, --tpot-ms), or narrower weights."
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import core_schema
 
 from hwsim.specs.base import Count, Spec
 
@@ -38,6 +40,13 @@ class Axis(Spec):
         default=None, min_length=1, max_length=MOST_POINTS
     )
     """Multiples of what the base has, such as [0.5, 1, 2]."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        fields = handler.resolve_ref_schema(handler(schema))
+        return {"anyOf": [{"type": "array", "minItems": 1, "maxItems": MOST_POINTS}, fields]}
 
     @model_validator(mode="before")
     @classmethod

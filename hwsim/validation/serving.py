@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -170,6 +171,21 @@ def value_of(run: Measured, fact: Fact) -> float:
             "kv_blocks": estimate.cache_tokens / BLOCK_TOKENS,
         }[metric]
     )
+
+
+SCORED = ("rows", "groups", "mean", "median", "bias")
+
+
+def scores_file(groups: Iterable[Group]) -> str:
+    """The serving groups as the CSV that reports read (`data/validation/serving_scores.csv`)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("group", *SCORED))
+    for group in groups:
+        if group.name.startswith("Serving"):
+            figures = (f"{value:.3f}" for value in (group.mean, group.median, group.bias))
+            writer.writerow((group.name, group.rows, group.sources, *figures))
+    return text.getvalue()
 
 
 def score_serving(name: str, rows: Sequence[Row]) -> Group:

@@ -11,30 +11,44 @@ import numpy as np
 from hwsim.analytic.estimate import NAMES, TrainingEstimate
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Paragraph, Reproduce, Section, Table
-from hwsim.report.documents.parts import accuracy_section, bill_section, provenance, range_row
+from hwsim.report.documents.parts import accuracy_section, bill_section, provenance, range_row, words
 from hwsim.report.figures import Measure, Range
-from hwsim.report.whatif import basis_line, constant_line, extremes, figures_of, main_figure, serves, varying
+from hwsim.report.findings import answer_lines, called, change_sentence
+from hwsim.report.whatif import (
+    basis_line,
+    constant_line,
+    extremes,
+    field_name,
+    main_figure,
+    per,
+    same_line,
+    serves,
+    shown_figures,
+    varying,
+)
+from hwsim.report.writing import capital
 from hwsim.scenarios.measures import MEASURES
 from hwsim.units import show
 
 if TYPE_CHECKING:
     from hwsim.scenarios.answers import Outcome
+    from hwsim.scenarios.axes import AxisPoint
     from hwsim.scenarios.compare import Change
     from hwsim.scenarios.run import WhatIf
     from hwsim.scenarios.sweep import Swept
 
-SHOWN_POINTS = 400
+SHOWN_POINTS = 60
 """Points in a table of the report; `hwsim whatif --format csv` has all."""
-COMPARED = {False: ("days", "tokens_per_s", "cost", "energy", "memory"), True: ("cost", "devices", "tpot", "energy")}
+COMPARED = {False: ("days", "tokens_per_s", "cost", "energy"), True: ("cost", "devices", "tpot", "energy")}
 """Figures that are drawn as changes."""
-
-
-WORDS = {
-    "days": ("Fastest", "slowest"), "tokens_per_s": ("Fastest", "slowest"), "tpot": ("Quickest tokens", "slowest"),
-    "cost": ("Cheapest to rent", "dearest"), "owned_cost": ("Cheapest to own", "dearest"),
-    "energy": ("Least energy", "most"),
-}  # fmt: skip
-"""The two ends of a figure, as an answer says them."""
+REASONS = {False: ("tokens_per_s", "memory", "cost", "energy"), True: ("tpot", "memory", "cost", "energy")}
+"""Figures whose changes are explained."""
+HEADS = {"days": "time", "owned_cost": "owned", "memory": "memory"}
+"""Short heads of columns."""
+MOST_COLUMNS = 7
+"""Figures that a page takes side by side; memory has a figure of its own."""
+MOVED, ALIKE = 0.02, 0.015
+"""Changes that are worth drawing, and those that are drawn once for two figures."""
 
 
 def whatif_document(result: WhatIf, command: str, python: str) -> Document:
@@ -55,8 +69,8 @@ def whatif_document(result: WhatIf, command: str, python: str) -> Document:
         sections.append(expectations_section(result))
     sections.append(asked_section(result))
     if base.bill is not None:
-        per = basis_line(result).partition("carbon ")[2].partition(";")[0].rstrip(".")
-        sections.append(bill_section(base.bill, f"{per}, base"))
+        whose = f" ({called(base)})" if several else ""
+        sections.append(bill_section(base.bill, f"{per(result)}{whose}"))
     if isinstance(base.estimate, TrainingEstimate):
         sections.append(accuracy_section(base.estimate))
     asked = {outcome.name: outcome.question.plain() for outcome in result.outcomes}
@@ -70,79 +84,46 @@ def whatif_document(result: WhatIf, command: str, python: str) -> Document:
     )
 
 
-def answer_lines(result: WhatIf) -> tuple[str, ...]:
-    """The finding, then what is worth a line each."""
-    lines = []
-    fitting = [outcome for outcome in result.outcomes if outcome.fits]
-    for name, (first, last) in WORDS.items():
-        known = [outcome for outcome in fitting if name in outcome.measures]
-        if len(known) > 1 and (name != "tokens_per_s" or "days" not in result.base.measures):
-            best, worst = _ends(known, name)
-            ends = [f"{_called(end)}, {MEASURES[name].shown(end.measures[name])}" for end in (best, worst)]
-            lines.append(f"{first}: {ends[0]}; {last}: {ends[1]}")
-    lines += [f"{outcome.name}: {outcome.why_not}" for outcome in result.outcomes if outcome.why_not]
-    if result.swept is not None and result.swept.any_fits:
-        lines.append(_sweep_line(result.swept, serves(result)))
-    broken = [verdict for verdict in result.verdicts if not verdict.holds]
-    if broken:
-        lines.append(f"Not met: {broken[0].scenario}, {broken[0].what} ({broken[0].reached})")
-    elif result.verdicts:
-        lines.append("Everything expected holds")
-    if not lines:
-        lines = [f"{MEASURES[key].title}: {MEASURES[key].shown(value)}" for key, value in result.base.measures.items()][
-            :3
-        ]
-    return tuple(lines)
-
-
-def _ends(outcomes: list[Outcome], name: str) -> tuple[Outcome, Outcome]:
-    ranked = sorted(outcomes, key=lambda outcome: outcome.measures[name], reverse=MEASURES[name].rises)
-    return ranked[0], ranked[-1]
-
-
-def _called(outcome: Outcome) -> str:
-    return "the base" if outcome.name == "base" else outcome.name
-
-
-def _sweep_line(swept: Swept, serving: bool) -> str:
-    name = main_figure(swept, serving)
-    best, _ = extremes(swept, name)
-    at = ", ".join(
-        f"{_axis(path)} {axis[swept.grid.index[path][best]].shown}" for path, axis in swept.grid.axes.items()
-    )
-    value = MEASURES[name].shown(float(swept.measures[name][best]))
-    word = WORDS[name][0] if name in WORDS else f"Best {MEASURES[name].title}"
-    return f"{word} of {swept.grid.points:,} points: {value} at {at}"
-
-
-def _axis(path: str) -> str:
-    """A field as a reader calls it."""
-    parts = [part for part in path.split(".") if part not in ("job", "strategy", "accelerator", "cluster", "tiers")]
-    return " ".join(parts[-2:]).replace("_", " ").replace("nic ", "NIC ")
-
-
 def comparison_section(result: WhatIf) -> Section:
-    """The table of scenarios with their changes."""
-    names = figures_of(result.outcomes, serves(result))
-    columns = [Column("scenario"), Column("fits"), *(Column(MEASURES[name].title, kind="number") for name in names)]
+    """The table of scenarios with their changes: one unit a column, and only what tells them apart."""
+    all_fit = all(outcome.fits for outcome in result.outcomes)
+    names = shown_figures(result)[: MOST_COLUMNS - (not all_fit)]
+    units = {name: _unit(result, name) for name in names}
+    columns = [Column(HEADS.get(name, MEASURES[name].title), units[name][1], "number") for name in names]
     rows = []
     for outcome in result.outcomes:
-        cells = [_cell(result, outcome, name) for name in names]
-        rows.append((outcome.name, "yes" if outcome.fits else "no", *cells))
-    return Section(
-        "Scenarios beside the base",
-        (Table("Figures, and their change", tuple(columns), tuple(rows)),),
-        basis_line(result),
+        verdict = () if all_fit else ("yes" if outcome.fits else "no",)
+        rows.append((outcome.name, *verdict, *(_cell(result, outcome, name, units[name][0]) for name in names)))
+    head = (Column("scenario"), *(() if all_fit else (Column("fits"),)), *columns)
+    first, same = called(result.base), same_line(result)
+    notes = (f"In brackets: the change against {first}.",) if len(result.outcomes) > 1 else ()
+    lead = f"{basis_line(result)} {same}".strip()
+    return Section("Side by side", (Table("Figures of every scenario", head, tuple(rows), notes),), lead)
+
+
+def _unit(result: WhatIf, name: str) -> tuple[float, str]:
+    """The unit of a column, and its size in SI: one in which its smallest value reads well."""
+    measure = MEASURES[name]
+    least = min(each.measures[name] for each in result.outcomes if name in each.measures)
+    if measure.dimension in ("count", "fraction", "whole"):
+        return 0.0, ""
+    size, unit = Measure("", "s" if measure.dimension == "days" else measure.dimension).scale(
+        1.5 * least * _scale(name)
     )
+    return size / _scale(name), unit
 
 
-def _cell(result: WhatIf, outcome: Outcome, name: str) -> Cell:
+def _cell(result: WhatIf, outcome: Outcome, name: str, size: float) -> Cell:
     if name not in outcome.measures:
         return Cell("n/a", math.inf)
     value = outcome.measures[name]
     change = _change(result, outcome, name)
-    shown = MEASURES[name].shown(value)
+    shown = _digits(value / size) if size else MEASURES[name].shown(value)
     return Cell(f"{shown} ({change.shown})" if change and change.better is not None else shown, value)
+
+
+def _digits(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1000 else show(number, "count")
 
 
 def _change(result: WhatIf, outcome: Outcome, name: str) -> Change | None:
@@ -150,29 +131,39 @@ def _change(result: WhatIf, outcome: Outcome, name: str) -> Change | None:
 
 
 def deltas_section(result: WhatIf) -> Section:
-    """Relative changes drawn, figure by figure."""
+    """Relative changes drawn, figure by figure; a figure that moves as one before it does is not drawn again."""
+    drawn: dict[str, dict[str, float]] = {}
     blocks: list[Block] = []
+    first, alike, still = called(result.base), list[str](), list[str]()
     for name in COMPARED[serves(result)]:
-        found = {
-            o.name: each.ratio - 1.0 for o in result.outcomes[1:] if (each := _change(result, o, name)) and each.base
-        }
-        moved = {key: value for key, value in found.items() if abs(value) > 0.005}
-        if not moved or (name == "tokens_per_s" and blocks):
+        known = {outcome.name: _change(result, outcome, name) for outcome in result.outcomes[1:]}
+        found = {key: each.ratio - 1.0 for key, each in known.items() if each and each.base > 0 and each.value > 0}
+        measure, moved = MEASURES[name], {key: value for key, value in found.items() if abs(value) > MOVED}
+        if name == "tokens_per_s" and "days" in drawn:
             continue
-        measure = MEASURES[name]
-        most = max(moved, key=lambda key: abs(moved[key]))
-        title = f"{most[:1].upper()}{most[1:]} moves {measure.title} most: {_signed(moved[most])}"
+        if not moved:
+            still += [measure.title] if found else []
+            continue
+        if any(_as(found, before) for before in drawn.values()):
+            alike.append(measure.title)
+            continue
+        most = max(moved, key=lambda key: abs(math.log(1.0 + moved[key])))
+        title = change_sentence(most, name, moved[most], first)
         better: Any = "more" if measure.rises else "less"
-        blocks.append(
-            figures.delta_bars(
-                f"delta-{name.replace('_', '-')}", title, found, _called(result.base), measure.title, better=better
-            )
-        )
-    return Section("How far each is from the base", tuple(blocks) or (Paragraph("Nothing moves."),))
+        what = "time" if name == "days" else measure.title
+        shape = f"delta-{name.replace('_', '-')}"
+        blocks.append(figures.delta_bars(shape, title, found, first, what, better=better))
+        drawn[name] = found
+    if alike:
+        blocks.append(Paragraph(capital(f"{' and '.join(alike)} move{'s' * (len(alike) == 1)} in the same way.")))
+    if still:
+        blocks.append(Paragraph(capital(f"{' and '.join(still)} change{'s' * (len(still) == 1)} by less than 2%.")))
+    return Section(f"Against {first}", tuple(blocks) or (Paragraph("Nothing moves."),))
 
 
-def _signed(change: float) -> str:
-    return f"{change:+.0%}".replace("-", "−")
+def _as(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether two figures move alike in every scenario."""
+    return one.keys() == other.keys() and all(abs(one[key] - other[key]) < ALIKE for key in one)
 
 
 def why_section(result: WhatIf) -> Section:
@@ -182,9 +173,11 @@ def why_section(result: WhatIf) -> Section:
         if outcome.why_not:
             rows.append((outcome.name, "no answer", "", outcome.why_not))
         for each in result.changes[outcome.name]:
-            if each.better is not None and each.reason:
+            if each.measure.name in REASONS[serves(result)] and each.better is not None and each.reason:
                 rows.append((outcome.name, each.measure.title, each.shown, each.reason))
-    columns = (Column("scenario"), Column("figure"), Column("change", kind="number"), Column("because"))
+    columns = (Column("scenario"), Column("figure"), Column("change", kind="number"), Column("because of"))
+    if not rows:
+        return Section("Why", (Paragraph("Nothing moves."),))
     return Section("Why", (Table("What moved, and which part of it", columns, tuple(rows)),))
 
 
@@ -197,7 +190,8 @@ def memory_section(result: WhatIf) -> Section | None:
         return None
     fullest = max(stacks, key=lambda name: sum(stacks[name].values()) / limits[name])
     share = sum(stacks[fullest].values()) / limits[fullest]
-    title = f"{'The base' if fullest == 'base' else fullest} fills its devices most: {share:.0%}"
+    who = capital("the base" if fullest == "base" else fullest)
+    title = f"{who} fills its devices {'most' if len(stacks) > 1 else 'so far'}: {share:.0%}"
     return Section("Memory", (figures.memory_bars("memory", title, stacks, limits, "The fullest device of each."),))
 
 
@@ -224,9 +218,13 @@ def time_section(result: WhatIf) -> Section | None:
     if not stacks:
         return None
     least = min(stacks, key=lambda name: sum(stacks[name].values()))
-    title = f"{'The base' if least == 'base' else least} needs least device time for a token"
+    totals = [sum(parts.values()) for parts in stacks.values()]
+    title = f"{capital('the base' if least == 'base' else least)} needs the least device time for a token"
+    if max(totals) - min(totals) < MOVED * max(totals) and len(totals) > 1:
+        title = "All need about the same device time for a token"
+    caption = "Time that is not hidden behind other work, summed over all devices."
     measure = Measure("Device time per thousand tokens", "s")
-    return Section("Time", (figures.traffic_bars("time", title, stacks, "Exposed time of all devices.", measure),))
+    return Section("Time", (figures.traffic_bars("time", title, stacks, caption, measure),))
 
 
 def money_section(result: WhatIf) -> Section:
@@ -244,12 +242,11 @@ def money_section(result: WhatIf) -> Section:
         return Section("Money", (Paragraph("No price of this hardware is known."),))
     rents = [row for row in rows if row.measure.name.startswith("Rent")] or rows
     least = min(rents, key=lambda row: row.expected)
-    title = (
-        f"{'The base' if least.name == 'base' else least.name} is the cheapest to rent: {show(least.expected, 'usd')}"
-    )
-    return Section(
-        "Money", (figures.ranges("money-scenarios", title, rows, "Low, expected and high."),), basis_line(result)
-    )
+    who = capital("the base" if least.name == "base" else least.name)
+    verb = f"is the cheapest to {'rent' if least.measure.name.startswith('Rent') else 'own'}"
+    title = f"{who} {verb}: {show(least.expected, 'usd')} {per(result)}"
+    caption = "Low, expected and high. Where ranges overlap, the order may be another."
+    return Section("Rent and ownership", (figures.ranges("money-scenarios", title, rows, caption),))
 
 
 def sweep_section(swept: Swept, serving: bool) -> Section:
@@ -257,7 +254,9 @@ def sweep_section(swept: Swept, serving: bool) -> Section:
     name = main_figure(swept, serving)
     blocks: list[Block] = list(_sweep_figures(swept, name)) if name else []
     blocks.append(_points_table(swept, serving))
-    lead = f"{swept.grid.points:,} points, {int(np.count_nonzero(swept.fits)):,} fit. {constant_line(swept, serving)}"
+    fitting = int(np.count_nonzero(swept.fits))
+    told = "all fit" if fitting == swept.grid.points else f"{fitting:,} fit"
+    lead = f"{swept.grid.points:,} points; {told}. {constant_line(swept, serving)}"
     return Section("The sweep", tuple(blocks), lead)
 
 
@@ -266,7 +265,7 @@ def _sweep_figures(swept: Swept, name: str) -> list[Figure]:
     shown = _drawn(name)
     best, worst = extremes(swept, name) if swept.any_fits else (0, 0)
     ends = [measure.shown(float(swept.measures[name][i])) for i in (best, worst)]
-    title = f"{measure.title.capitalize()} goes from {ends[0]} at best to {ends[1]}"
+    title = f"{capital(shown.name)}: {ends[0]} at best, {ends[1]} at worst"
     values = np.where(swept.fits, swept.measures[name] * _scale(name), np.nan)
     axes = list(swept.grid.axes.items())
     moving = [(path, axis) for path, axis in axes if len(axis) > 1]
@@ -275,10 +274,17 @@ def _sweep_figures(swept: Swept, name: str) -> list[Figure]:
         (down, rows), (across, columns) = moving
         field = np.full((len(rows), len(columns)), np.nan)
         field[swept.grid.index[down], swept.grid.index[across]] = values
-        names = ([point.shown for point in columns], [point.shown for point in rows])
+        named = [_sides(path, points) for path, points in ((across, columns), (down, rows))]
         return [
             figures.sweep_heatmap(
-                "sweep", title, *names, field.tolist(), shown, (_axis(across), _axis(down)), better=better
+                "sweep",
+                title,
+                named[0][1],
+                named[1][1],
+                field.tolist(),
+                shown,
+                (named[0][0], named[1][0]),
+                better=better,
             )
         ]
     path, axis = moving[0] if moving else axes[0]
@@ -288,7 +294,7 @@ def _sweep_figures(swept: Swept, name: str) -> list[Figure]:
     if all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers):
         line = [(float(axis[i].value), float(values[k])) for k, i in enumerate(swept.grid.index[path].tolist())]
         wide = min(numbers) > 0 and max(numbers) > 8 * min(numbers)
-        x = Measure(_axis(path), unit=swept.grid.units.get(path) or "")
+        x = Measure(field_name(path), unit=swept.grid.units.get(path) or "")
         return [
             figures.sweep_lines(
                 "sweep", title, {measure.title: line}, x, shown, log=(wide, wide and bool(np.nanmin(values) > 0))
@@ -299,14 +305,31 @@ def _sweep_figures(swept: Swept, name: str) -> list[Figure]:
     return [figures.ranges("sweep", title, bars)]
 
 
+def _sides(path: str, points: tuple[AxisPoint, ...]) -> tuple[str, list[str]]:
+    """The name of an axis, and its values: with the unit in the name where they share one."""
+    shown = [point.shown.rpartition(" ") for point in points]
+    units = {unit for number, _, unit in shown if number}
+    if len(units) != 1 or not all(number for number, _, _ in shown):
+        return field_name(path), [point.shown for point in points]
+    return f"{field_name(path)} [{units.pop()}]", [_three(number) for number, _, _ in shown]
+
+
+def _three(number: str) -> str:
+    """A number to three digits."""
+    try:
+        return show(float(number.replace(",", "")), "count")
+    except ValueError:
+        return number
+
+
 def _drawn(name: str) -> Measure:
     """A figure as an axis shows it."""
     measure = MEASURES[name]
     if measure.dimension == "days":
         return Measure("Time", "s")
     if measure.dimension == "whole":
-        return Measure(measure.title)
-    return Measure(measure.title, measure.dimension)
+        return Measure(capital(measure.title))
+    return Measure(capital(measure.title), measure.dimension)
 
 
 def _scale(name: str) -> float:
@@ -315,12 +338,16 @@ def _scale(name: str) -> float:
 
 def _points_table(swept: Swept, serving: bool) -> Table:
     names = varying(swept, serving)
-    columns = [Column(_axis(path)) for path in swept.grid.axes]
-    columns += [Column("fits"), *(Column(MEASURES[name].title, kind="number") for name in names)]
+    columns = [Column(field_name(path)) for path in swept.grid.axes]
+    all_fit = bool(np.all(swept.fits))
+    columns += [
+        *(() if all_fit else (Column("fits"),)),
+        *(Column(MEASURES[name].title, kind="number") for name in names),
+    ]
     columns += [Column("strategy")] if swept.layouts else []
     rows = []
-    chosen = np.unique(np.linspace(0, swept.grid.points - 1, min(SHOWN_POINTS, swept.grid.points)).round().astype(int))
-    for i in chosen.tolist():
+    chosen = thinned(swept)
+    for i in chosen:
         at = [_at(axis[swept.grid.index[path][i]]) for path, axis in swept.grid.axes.items()]
         values = {name: float(swept.measures[name][i]) for name in names}
         figures_at = [
@@ -328,14 +355,29 @@ def _points_table(swept: Swept, serving: bool) -> Table:
             for name, value in values.items()
         ]
         layout = [swept.layouts[i]] if swept.layouts else []
-        verdict = "yes" if swept.fits[i] else swept.why_not.get(i, "no")
-        rows.append((*at, verdict, *figures_at, *layout))
+        verdict = () if all_fit else ("yes" if swept.fits[i] else swept.why_not.get(i, "no"),)
+        rows.append((*at, *verdict, *figures_at, *layout))
     notes = (
-        (f"Every {swept.grid.points // SHOWN_POINTS}th point; --format csv lists all.",)
+        (f"{len(chosen)} of {swept.grid.points:,} points, evenly spaced; hwsim whatif --format csv lists all.",)
         if len(chosen) < swept.grid.points
         else ()
     )
     return Table("Points", tuple(columns), tuple(rows), notes)
+
+
+def thinned(swept: Swept) -> list[int]:
+    """Points for a table: all of few; of many, those at evenly spaced values of every axis."""
+    count, lengths = swept.grid.points, [len(axis) for axis in swept.grid.axes.values()]
+    if count <= SHOWN_POINTS:
+        return list(range(count))
+    moving = sum(length > 1 for length in lengths) if count == math.prod(lengths) else 0
+    if not moving:
+        return sorted({round(float(i)) for i in np.linspace(0, count - 1, SHOWN_POINTS)})
+    most = max(2, int(SHOWN_POINTS ** (1.0 / moving)))
+    kept = np.ones(count, dtype=bool)
+    for length, index in zip(lengths, swept.grid.index.values(), strict=True):
+        kept &= np.isin(index, np.linspace(0, length - 1, most).round().astype(int))
+    return [int(i) for i in np.flatnonzero(kept)[:SHOWN_POINTS]]
 
 
 def _at(point: Any) -> Cell:
@@ -344,27 +386,42 @@ def _at(point: Any) -> Cell:
 
 
 def expectations_section(result: WhatIf) -> Section:
-    """What was expected, and whether it holds."""
-    columns = (Column("scenario"), Column("expected"), Column("holds"), Column("reached"))
-    rows = tuple((each.scenario, each.what, "yes" if each.holds else "no", each.reached) for each in result.verdicts)
-    return Section("What was expected", (Table("Expectations", columns, rows),))
+    """What was expected, and whether it holds: one row for all scenarios in which it does."""
+    held: dict[str, list[str]] = {}
+    for each in result.verdicts:
+        if each.holds:
+            held.setdefault(each.what, []).append(each.scenario)
+    rows = [(each.what, "no", each.scenario, each.reached) for each in result.verdicts if not each.holds]
+    rows += [
+        (what, "yes", "all" if len(names) == len(result.outcomes) > 1 else "; ".join(names), "")
+        for what, names in held.items()
+    ]
+    head = (Column("expected"), Column("holds"), Column("scenarios"))
+    if all(each.holds for each in result.verdicts):
+        return Section("What was expected", (Table("Expectations", head, tuple(row[:3] for row in rows)),))
+    return Section("What was expected", (Table("Expectations", (*head, Column("reached")), tuple(rows)),))
 
 
 def asked_section(result: WhatIf) -> Section:
     """The base, and what each scenario changes."""
     base = result.base.question.plain()
-    blocks: list[Block] = [Facts(tuple((path.replace("_", " "), _text(value)) for path, value in base.items()))]
+    blocks: list[Block] = [Facts(tuple((words(path), _text(value)) for path, value in base.items()))]
     rows = []
     for outcome in result.outcomes[1:]:
         for path, value in outcome.question.plain().items():
             if base.get(path) != value:
-                rows.append((outcome.name, path, _text(base.get(path, "as usual")), _text(value)))
+                rows.append((outcome.name, words(path), _name(base.get(path, "as usual")), _name(value)))
     if rows:
         columns = (Column("scenario"), Column("field"), Column("in the base"), Column("here"))
         blocks.append(Table("What each scenario changes", columns, tuple(rows)))
     if result.loaded.scenario.notes:
         blocks.append(Paragraph(result.loaded.scenario.notes))
     return Section("What was asked", tuple(blocks))
+
+
+def _name(value: Any) -> str:
+    """A value in a table: a model by its name."""
+    return str(value["name"]) if isinstance(value, Mapping) and "name" in value else _text(value)
 
 
 def _text(value: Any) -> str:

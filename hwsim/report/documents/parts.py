@@ -14,6 +14,7 @@ from hwsim.formulas.ranges import Range as Bounds
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Facts, Paragraph, Section, Table
 from hwsim.report.figures import Measure, Range
+from hwsim.report.writing import capital
 from hwsim.search.cases import METRICS
 from hwsim.specs.library import DATA
 from hwsim.units import show
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 LIBRARIES = ("numpy", "pandas", "simpy", "matplotlib")
 USD, ENERGY, CARBON = Measure("Cost", "usd"), Measure("Energy", "j"), Measure("Carbon", "kg")
 RENTS = {"on_demand": "rent, on demand", "committed": "rent, a year committed", "spot": "rent, spot"}
+FEW = 100.0
+"""Device-hours below which digits count."""
+CONSTANTS = {"rent_usd": "rent", "pue": "PUE (cooling)", "used": "share of time used", "life": "years of use"}
+"""Constants whose field says little."""
+MANY = 1e6
+"""Numbers of what was asked that are written with a letter."""
+WAYS = {RENTS["on_demand"]: "Rent on demand", RENTS["committed"]: "Committed rent", RENTS["spot"]: "Spot rent",
+        "owned": "Owning"}  # fmt: skip
 LEVERS, SEEN = 12, 5e-4
 """Levers in a tornado, and the least change that is drawn."""
 LEFT_OUT = DATA / "validation" / "left_out.csv"
@@ -46,21 +55,25 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-def capital(text: str) -> str:
-    """A text that begins a line; the rest of it stays as it is."""
-    return text[:1].upper() + text[1:]
-
-
 def question_facts(outcome: Outcome) -> Facts:
     """What was asked, with the defaults that were taken."""
-    pairs = [(words(path), str(value)) for path, value in outcome.question.plain().items()]
+    pairs = [(words(path), plainly(value)) for path, value in outcome.question.plain().items()]
     return Facts(tuple(pairs))
+
+
+def plainly(value: Any) -> str:
+    """What was asked, as a person writes it: 1T rather than 1000000000000.0."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
+        return str(value)
+    return show(float(value), "count") if abs(value) >= MANY else f"{value:,g}"
 
 
 def words(path: str) -> str:
     """A field as a reader calls it, with its unit."""
     name = path.removeprefix("job.")
-    return f"{name[:-3]} [ms]" if name.endswith("_ms") else name.replace("_", " ")
+    return f"{name[:-3]} [ms]" if name.endswith("_ms") else name.replace("_", " ").replace("seq len", "sequence length")
 
 
 def between(value: Bounds, dimension: str) -> str:
@@ -71,8 +84,12 @@ def between(value: Bounds, dimension: str) -> str:
         return shown
     size, unit = Measure("", dimension).scale(expected)
     if shown.endswith(f" {unit}"):  # all three in one unit
-        return f"{shown} ({show(low / size, 'count')} to {show(high / size, 'count')})"
+        return f"{shown} ({_digits(low / size)} to {_digits(high / size)})"
     return f"{shown} ({show(low, dimension)} to {show(high, dimension)})"
+
+
+def _digits(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1000.0 else show(number, "count")
 
 
 def money_line(bill: Bill, per: str) -> str:
@@ -95,7 +112,7 @@ def bill_section(bill: Bill, per: str) -> Section:
     blocks: list[Block] = []
     if rows:
         cheapest = min(rows, key=lambda row: row.expected)
-        title = f"Cheapest as it stands: {cheapest.name}, {show(cheapest.expected, 'usd')} {per}"
+        title = f"{WAYS.get(cheapest.name, cheapest.name)} is the cheapest: {show(cheapest.expected, 'usd')} {per}"
         blocks.append(figures.ranges("money", title, rows, "Low, expected and high; prices vary independently."))
     energy, carbon = show(footprint[1].expected, "j"), show(footprint[2].expected, "kg")
     title = f"{energy} with cooling and {carbon} of CO2e {per}"
@@ -117,8 +134,8 @@ def _parts_table(bill: Bill) -> Table:
         rows.append((f"owned: {name}", *_cells(value, "usd")))
     for name, value in bill.carbon_kg.items():
         rows.append((f"carbon: {name}", *_cells(value, "kg")))
-    hours = (f"{float(each):,.0f}" for each in bill.device_hours)
-    rows.append(("device-hours", *(Cell(text, float(text.replace(",", ""))) for text in hours)))
+    hours = [float(each) for each in bill.device_hours]
+    rows.append(("device-hours", *(Cell(f"{each:,.0f}" if each >= FEW else f"{each:.3g}", each) for each in hours)))
     return Table("What they consist of", columns, tuple(rows))
 
 
@@ -127,7 +144,7 @@ def _cells(value: Bounds | None, dimension: str) -> tuple[Cell, ...]:
 
 
 def _sources_table(sources: Mapping[str, str]) -> Table:
-    rows = tuple((name, text) for name, text in sources.items())
+    rows = tuple((CONSTANTS.get(name, name), text) for name, text in sources.items())
     return Table("Where these constants are from", (Column("constant"), Column("source and date")), rows)
 
 
@@ -143,16 +160,16 @@ def sensitivity_section(found: Sensitivity) -> Section:
         return Section("What is worth buying next", (Paragraph("No single thing matters."),))
     sentences = found.sentences()
     finding = sentences[0] if sentences else "Little depends on any one thing"
-    share = f"{found.change:.0%}".replace("%", " %")
+    share = f"{found.change:.0%}"
     lost = (
         " n/a: it does not fit, or there is no such value." if any(map(math.isnan, sum(effects.values(), ()))) else ""
     )
     figure = figures.tornado(
-        "tornado", capital(finding), effects, metric.word,
+        "tornado", capital(finding).replace(" %", "%"), effects, metric.word,
         f"The strategy is kept; each thing is changed alone.{lost}", "more" if metric.more_is_better else "less",
         (f"{share} less", f"{share} more"),
     )  # fmt: skip
-    return Section("What is worth buying next", (figure, *(Paragraph(capital(text)) for text in sentences[1:5])))
+    return Section("What is worth buying next", (figure,))
 
 
 def _shift(each: Effect, metric: str, end: str) -> float:

@@ -9,7 +9,6 @@ from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Reproduce, Section, Table
 from hwsim.report.documents.parts import (
     bill_section,
-    capital,
     money_line,
     provenance,
     question_facts,
@@ -19,6 +18,7 @@ from hwsim.report.documents.served import accuracy_section
 from hwsim.report.figures import Measure, Point
 from hwsim.report.inference import batch_line, room_line, sends_line, strategy_line
 from hwsim.report.serving_plan import headline, promise_line, replica_line
+from hwsim.report.writing import capital
 from hwsim.search.serving_plan import ServingPlan
 from hwsim.units import show
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Paragraph, Reproduce, Section, Table
-from hwsim.report.documents.parts import bill_section, money_line, provenance, words
+from hwsim.report.documents.parts import bill_section, money_line, plainly, provenance, words
 from hwsim.report.documents.served import accuracy_section
 from hwsim.report.figures import Measure
 from hwsim.report.serving import COLUMNS, LATENCIES, over_time, served_line, use_line
@@ -77,7 +77,8 @@ def promise_line(found: ServingSimulation) -> str:
     """What was promised, and what became of it."""
     v = found.values
     said = " and ".join(f"{DRAWN[name][0]} up to {show(bound, 's')}" for name, bound in _bounds(found).items())
-    kept = f"{v['slo_share']:.1%} of the requests keep {said}"
+    share = f"{v['slo_share']:.1%}" if v["slo_share"] < 1.0 else "100%"
+    kept = f"{share} of the requests keep {said}"
     return f"{kept}: goodput {v['goodput_per_s']:.3g} requests/s"
 
 
@@ -109,7 +110,7 @@ def asked_facts(found: ServingSimulation) -> dict[str, str]:
         name.replace("_", " "): f"{np.mean(each):,.0f} on average, {np.min(each):,.0f} to {np.max(each):,.0f}"
         for name, each in lengths.items()
     }
-    given = {name: str(value) for name, value in found.asked.items() if name != "trace"}
+    given = {name: plainly(value) for name, value in found.asked.items() if name != "trace"}
     return facts | {words(name): text for name, text in given.items() if words(name) not in facts}
 
 
@@ -153,7 +154,7 @@ def load_section(found: ServingSimulation) -> Section:
     times, sums = over_time(found, POINTS)
     if not times[-1] > 0:
         return Section("Queue, batch and KV cache", (Paragraph("Nothing was served."),))
-    waiting, running = float(sums["queue"].max()), float(sums["batch"].max())
+    waiting, running = float(sums["queue"].max()), float(max(sums["batch"].max(), v["batch"]["max"]))
     calm = f"Nobody waits; up to {running:,.0f} requests run at once"
     title = f"Up to {waiting:,.0f} requests wait and {running:,.0f} run at once" if waiting else calm
     if v["overload"]:

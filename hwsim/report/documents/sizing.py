@@ -9,11 +9,21 @@ from hwsim.analytic.estimate import TrainingEstimate
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Reproduce, Section, Table
 from hwsim.report.documents import serving, training
-from hwsim.report.documents.parts import capital, money_line, provenance, words
+from hwsim.report.documents.parts import money_line, provenance, words
 from hwsim.report.figures import Measure
 from hwsim.report.plan import job_line, strategy_line
 from hwsim.report.serving_plan import replica_line
-from hwsim.report.size import asked, cost_line, headline, headroom_line, latency_line, least_line, runner_line, verdict
+from hwsim.report.size import (
+    answer_line,
+    asked,
+    cost_line,
+    headroom_line,
+    latency_line,
+    least_line,
+    runner_line,
+    verdict,
+)
+from hwsim.report.writing import capital
 from hwsim.units import DAY_S, show
 
 if TYPE_CHECKING:
@@ -76,7 +86,7 @@ def answer_lines(found: Sizing, plan: Dossier) -> tuple[str, ...]:
     """The answer box."""
     made: Any = found.answer.option.plan
     priced = found.answer.option.rent_usd_per_s is not None
-    lines = [headline(found) + (" at the listed rent" if priced else "")]
+    lines = [f"{answer_line(found)}{' at the listed rent' if priced else ''}"]
     lines += [latency_line(found)] if made.kind != "training" else []
     least = least_line(found)
     lines += [f"At least {least}"] if least else []

@@ -12,7 +12,6 @@ from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, 
 from hwsim.report.documents.parts import (
     accuracy_section,
     bill_section,
-    capital,
     money_line,
     provenance,
     question_facts,
@@ -20,6 +19,7 @@ from hwsim.report.documents.parts import (
 )
 from hwsim.report.figures import Measure, Operator, Point
 from hwsim.report.plan import job_line, strategy_line
+from hwsim.report.writing import capital
 from hwsim.search.plan import Plan
 from hwsim.units import TERA, show
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 MEMORY, TOKENS = Measure("Memory per device", "bytes"), Measure("Throughput", unit="tokens/s")
 DEVICES, CONTEXT, STEP = Measure("Devices"), Measure("Sequence length", unit="tokens"), Measure("Time per step", "s")
 SHOWN_PLANS = 3
+NEARLY = 0.9
+"""Share of the best throughput that a smaller plan should keep."""
 
 
 def training_document(
@@ -52,7 +54,7 @@ def training_document(
     model = setting.model.title or setting.model.name
     return Document(
         title=f"{model} on {about}",
-        subtitle=f"Training plan: {strategy_line(best)}",
+        subtitle=f"Training plan {per(found)}",
         answer=answer_lines(found, best, plan),
         sections=tuple(sections),
         reproduce=Reproduce(command, python),
@@ -97,11 +99,10 @@ def answer_lines(found: Dossier, best: TrainingEstimate, plan: Plan | None) -> t
     bill = found.outcome.bill
     tokens = plan.tokens if plan is not None and plan.tokens else TERA
     long = show(tokens / best.tokens_per_s, "s")
-    verdict = "fits" if best.fits else "does not fit"
-    speed = f"{show(best.tokens_per_s, 'count')} tokens/s at {best.mfu:.0%} MFU"
+    speed = f"{show(best.tokens_per_s, 'count')} tokens/s, {best.mfu:.0%} MFU"
     room = f"{show(best.memory_reserved_bytes, 'bytes')} of {show(best.memory_capacity_bytes, 'bytes')} a device"
     lines = [
-        f"It {verdict}: {speed}; {show(tokens, 'count')} tokens in {long}",
+        f"{show(tokens, 'count')} tokens take {long}: {speed}" if best.fits else f"It does not fit: {room}",
         f"Best strategy: {strategy_line(best)}",
         f"Memory {room}; limited by {best.bottleneck}",
     ]
@@ -183,13 +184,14 @@ def traffic_section(best: TrainingEstimate) -> Section:
     total = sum(part["sent"] for part in tiers.values())
     most = max(tiers, key=lambda tier: tiers[tier]["sent"])
     share = tiers[most]["sent"] / total if total else 0.0
-    title = f"{share:.0%} of {show(total, 'bytes')} a device and step go over {most}"
+    part_of = "all" if len(tiers) == 1 else f"{share:.0%}"
+    title = f"A device sends {show(total, 'bytes')} a step, {part_of} of it over {most}"
     busiest = max(axes, key=lambda axis: axes[axis]["sent"])
-    blocks = (
-        figures.traffic_bars("traffic-tiers", title, tiers),
-        figures.traffic_bars("traffic-axes", f"{busiest.capitalize()} sends most", axes),
-    )
-    return Section("Traffic", blocks)
+    part = axes[busiest]["sent"] / sum(each["sent"] for each in axes.values())
+    blocks = [figures.traffic_bars("traffic-tiers", title, tiers)]
+    if len(axes) > 1:
+        blocks.append(figures.traffic_bars("traffic-axes", f"{capital(busiest)} sends {part:.0%} of that", axes))
+    return Section("Traffic", tuple(blocks))
 
 
 def roofline_section(found: Dossier, setting: Setting) -> Section:
@@ -201,7 +203,7 @@ def roofline_section(found: Dossier, setting: Setting) -> Section:
     reached = [each for each in operators if each.flops_per_s > 0]
     heavy = max(reached, key=lambda each: each.share)
     share = f"{heavy.flops_per_s / peak:.0%} of the {compute} peak"
-    title = f"{capital(heavy.name)}, {heavy.share:.0%} of a micro-batch, reaches {share}"
+    title = f"{capital(heavy.name)} takes {heavy.share:.0%} of a micro-batch and reaches {share}"
     caption = "One micro-batch on one device. Marks grow with the share of the time; collectives are left out."
     kind = accelerator.memory.kind or "memory"
     figure = figures.roofline("roofline", title, reached, {compute: peak}, {kind: memory}, caption)
@@ -211,7 +213,7 @@ def roofline_section(found: Dossier, setting: Setting) -> Section:
 def _operator(row: Mapping[str, Any], total: float) -> Operator:
     seconds = row["time_s"]
     return Operator(
-        name=f"{row['operator']} {'fwd' if row['phase'] == 'forward' else 'bwd'}",
+        name=f"{row['operator']} {row['phase']}".replace("mlp", "MLP").replace("lm ", "LM "),
         flops_per_byte=row["flops"] / row["memory_bytes"],
         flops_per_s=row["flops"] / seconds if seconds else 0.0,
         share=seconds * row["count"] / total if total else 0.0,
@@ -235,9 +237,10 @@ def pareto_section(plan: Plan) -> Section:
     ]
     if len(points) < 2:
         return Section("Speed against memory", (Paragraph("One plan is both the fastest and the smallest."),))
-    least = min(points, key=lambda point: point.x)
+    near = [point for point in points if point.y >= NEARLY * best.tokens_per_s]
+    least = min(near if len(near) > 1 else points, key=lambda point: point.x)
     saved, lost = best.memory_reserved_bytes - least.x, 1.0 - least.y / best.tokens_per_s
-    title = f"{show(saved, 'bytes')} a device can be saved for {lost:.0%} of the throughput"
+    title = f"{show(saved, 'bytes')} a device can be saved for {lost:.0%} of the throughput ({least.name})"
     caption = "Plans that no other beats in both."
     return Section("Speed against memory", (figures.pareto("pareto", title, points, MEMORY, TOKENS, caption),))
 
@@ -253,7 +256,8 @@ def scaling_section(found: Dossier, best: TrainingEstimate) -> Section:
     if lines and max(map(len, lines.values())) > 1:
         last, first = max(lines.values(), key=len)[-1], max(lines.values(), key=len)[0]
         kept = last[1] / first[1] * first[0] / last[0]
-        title = f"{last[0]:,.0f} devices keep {kept:.0%} of the speed of {first[0]:,.0f}"
+        times = last[1] / first[1]
+        title = f"{last[0]:,.0f} devices are {times:.3g} times as fast as {first[0]:,.0f}: {kept:.0%} of ideal"
         blocks.append(
             figures.scaling("scaling", title, lines, DEVICES, TOKENS, "The strategy is kept; only what fits is drawn.")
         )
@@ -279,18 +283,21 @@ def _context_figures(swept: Swept | None, best: TrainingEstimate) -> list[Figure
     capacity = best.memory_capacity_bytes
     fitting = [length for length, used in memory if used <= capacity]
     longest = f"{max(fitting):,.0f} tokens are the longest that fit" if fitting else "No length fits"
-    lines = {"needed": memory, "there": [(length, capacity) for length, _ in memory]}
+    lines = {"needed": memory, "capacity": [(length, capacity) for length, _ in memory]}
     return [
         figures.sweep_lines(
             "context-memory", f"{longest} with this strategy", lines, CONTEXT, MEMORY, log=(True, True)
         ),
         figures.sweep_lines(
             "context-speed", _speed_title(speed), {"throughput": speed}, CONTEXT, TOKENS,
-            "The same tokens per step, whether it fits or not.", log=(True, True),
+            "The same tokens per step, whether it fits or not.", log=(True, False),
         ),
     ]  # fmt: skip
 
 
 def _speed_title(speed: Sequence[tuple[float, float]]) -> str:
-    (shortest, fast), (longest, slow) = speed[0], speed[-1]
-    return f"{longest:,.0f} tokens run at {slow / fast:.0%} of the speed of {shortest:,.0f}"
+    best, fast = max(speed, key=lambda point: point[1])
+    longest, slow = speed[-1]
+    if best == longest:
+        return f"The longer, the faster: {fast / speed[0][1]:.2g} times the speed of {speed[0][0]:,.0f} at {best:,.0f}"
+    return f"Fastest at {best:,.0f} tokens; {longest:,.0f} run at {slow / fast:.0%} of that speed"

@@ -148,7 +148,8 @@ def traffic_bars(
     ]
     return Figure(
         name=name, title=title, caption=caption, alt=f"{measure.name} by tier: {told}.",
-        size=(WIDTH, 0.44 * len(tiers) + 1.15), draw=partial(_draw_traffic, stacks, totals, measure), data=tuple(data),
+        size=(WIDTH, 0.44 * len(tiers) + (1.15 if _parts(stacks) > 1 else 0.85)),
+        draw=partial(_draw_traffic, stacks, totals, measure), data=tuple(data),
         hover=_stack_hover(stacks, measure),
     )  # fmt: skip
 
@@ -156,7 +157,9 @@ def traffic_bars(
 def _draw_traffic(stacks: Stacks, totals: Mapping[str, float], measure: Measure, canvas: Canvas, theme: Theme) -> None:
     axes = canvas.subplots()
     _prepare(axes, list(stacks), list(totals.values()), measure, theme)
-    swatches(axes, draw_stacks(axes, stacks, measure, theme))
+    colours = draw_stacks(axes, stacks, measure, theme, numbers=_parts(stacks) > 1)
+    if len(colours) > 1:
+        swatches(axes, colours)
     for row, total in enumerate(totals.values()):
         beside(axes, measure.text(total), (total, row), 1, theme.ink)
 
@@ -176,7 +179,12 @@ def folded(stacks: Stacks) -> dict[str, dict[str, float]]:
     return kept
 
 
-def draw_stacks(axes: Axes, stacks: Stacks, measure: Measure, theme: Theme) -> dict[str, str]:
+def _parts(stacks: Stacks) -> int:
+    """How many kinds of parts there are."""
+    return len({part for parts in stacks.values() for part in parts})
+
+
+def draw_stacks(axes: Axes, stacks: Stacks, measure: Measure, theme: Theme, numbers: bool = True) -> dict[str, str]:
     """Bars of parts with their numbers where there is room; the colour of each part."""
     names = list(dict.fromkeys(part for parts in stacks.values() for part in parts))
     width = max(axes.get_xlim())
@@ -191,7 +199,7 @@ def draw_stacks(axes: Axes, stacks: Stacks, measure: Measure, theme: Theme) -> d
             )
             mark(bar, place)
             place += 1
-            if value > ROOM * width:
+            if numbers and value > ROOM * width:
                 where, text = start + value / 2, show(value / size, "count")
                 axes.text(where, row, text, ha="center", va="center", fontsize=SMALL, color=theme.on[series])
             start += value

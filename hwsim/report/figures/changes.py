@@ -78,17 +78,15 @@ def delta_bars(
     told = [f"{key} {percent(change)}" for key, change in changes.items()]
     return Figure(
         name=name, title=title, caption=caption, alt=f"Change of {what} against {base}: {said(told)}.",
-        size=(WIDTH, 0.34 * len(changes) + 0.95), draw=partial(_draw_deltas, changes, base, what, better),
+        size=(WIDTH, 0.34 * len(changes) + 0.95), draw=partial(_draw_deltas, changes, what, better),
         data=tuple({"scenario": key, f"change of {what} against {base}": change} for key, change in changes.items()),
         hover=tuple(f"{key}: {what} {percent(change)} against {base}" for key, change in changes.items()),
     )  # fmt: skip
 
 
-def _draw_deltas(
-    changes: Mapping[str, float], base: str, what: str, better: Better, canvas: Canvas, theme: Theme
-) -> None:
+def _draw_deltas(changes: Mapping[str, float], what: str, better: Better, canvas: Canvas, theme: Theme) -> None:
     axes = canvas.subplots()
-    _change_axes(axes, list(changes), list(changes.values()), f"{what} against {base}", better, theme)
+    _change_axes(axes, list(changes), list(changes.values()), what, better, theme)
     for row, change in enumerate(changes.values()):
         good = (change < 0) is (better == "less")
         (bar,) = axes.barh(row, change, height=0.62, color=theme.series[2] if good else theme.series[1])
@@ -115,7 +113,7 @@ def ranges(name: str, title: str, rows: Sequence[Range], caption: str = "") -> F
     for row in rows:
         panels.setdefault(row.measure, []).append(row)
     ordered = [row for panel in panels.values() for row in panel]
-    told = said(f"{row.name} {row.measure.text(row.expected)}, {_between(row)}" for row in ordered)
+    told = said(_row_text(row) for row in ordered)
     return Figure(
         name=name, title=title, caption=caption, alt=f"Expected values and their ranges: {told}.",
         size=(WIDTH, 0.36 * len(rows) + 0.72 * len(panels) + 0.1), draw=partial(_draw_ranges, panels),
@@ -123,7 +121,7 @@ def ranges(name: str, title: str, rows: Sequence[Range], caption: str = "") -> F
             {"what": row.name, "low": row.low, "expected": row.expected, "high": row.high, "unit": row.measure.column}
             for row in ordered
         ),
-        hover=tuple(f"{row.name}: {row.measure.text(row.expected)}, {_between(row)}" for row in ordered),
+        hover=tuple(_row_text(row) for row in ordered),
     )  # fmt: skip
 
 
@@ -136,14 +134,23 @@ def _draw_ranges(panels: Mapping[Measure, Sequence[Range]], canvas: Canvas, them
         measure_axis(axes.xaxis, measure)
         zero_line(axes, theme)
         for height, row in enumerate(rows):
+            start = row.low if row.high > row.low else 0.0
             (bar,) = axes.barh(
-                height, row.high - row.low, left=row.low, height=0.34, color=theme.series[0], alpha=0.35, linewidth=0
+                height, row.high - start, left=start, height=0.34, color=theme.series[0], alpha=0.35, linewidth=0
             )
             mark(bar, place)
             place += 1
             axes.plot([row.expected], [height], "o", color=theme.series[0], markersize=6.5)
-            text = f"{measure.text(row.expected)}\n{_between(row)}"
+            text = (
+                f"{measure.text(row.expected)}\n{_between(row)}" if row.high > row.low else measure.text(row.expected)
+            )
             beside(axes, text, (max(axes.get_xlim()), height), 1, theme.ink)
+
+
+def _row_text(row: Range) -> str:
+    """A row in words; a value without a range is just that."""
+    within = f", {_between(row)}" if row.high > row.low else ""
+    return f"{row.name}: {row.measure.text(row.expected)}{within}"
 
 
 def _between(row: Range) -> str:

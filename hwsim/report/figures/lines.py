@@ -153,7 +153,8 @@ def _draw_sweep(lines: Curves, x: Measure, y: Measure, log: tuple[bool, bool], c
         key: next(((a, b) for a, b in reversed(curve) if math.isfinite(b)), (math.nan, 0.0))
         for key, curve in lines.items()
     }
-    keys_beside(axes, ends, colours, 2.75)
+    if len(lines) > 1:
+        keys_beside(axes, ends, colours, 2.75)
 
 
 def _draw_curves(axes: Axes, lines: Curves, theme: Theme, marked: bool) -> list[str]:

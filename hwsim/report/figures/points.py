@@ -71,6 +71,10 @@ def _drawable(operator: Operator) -> bool:
     return all(value > 0 and math.isfinite(value) for value in both)
 
 
+SLOPE = 0.3
+"""Of the intensity at a ridge, where the axis begins at the latest: room for the name of the memory."""
+
+
 def _draw_roofline(
     operators: Sequence[Operator], peaks: Mapping[str, float], memories: Mapping[str, float],
     canvas: Canvas, theme: Theme,
@@ -80,7 +84,7 @@ def _draw_roofline(
     axes.set_xscale("log")
     axes.set_yscale("log")
     ridges = [peak / memory for peak in peaks.values() for memory in memories.values()]
-    across = [*(o.flops_per_byte for o in operators), *ridges]
+    across = [*(o.flops_per_byte for o in operators), *(SLOPE * ridge for ridge in ridges)]
     axes.set_xlim(*log_limits([*across, 3 * max(ridges)], 0.05))
     floor = [o.flops_per_s for o in operators] or [min(peaks.values()) / 100]
     axes.set_ylim(*log_limits([*floor, max(peaks.values())], 0.07))

@@ -101,13 +101,17 @@ def said(parts: Iterable[str]) -> str:
 
 
 def percent(change: float) -> str:
-    """A relative change with its sign, to at most three digits.
+    """A relative change with its sign: two digits, three above 100 %, a multiple above 900 %.
 
     Examples
     --------
-    >>> percent(-0.0512), percent(0.0), percent(12.34)
-    ('−5.12%', '0%', '+1.23k%')
+    >>> percent(-0.0512), percent(0.0), percent(0.283), percent(12.34)
+    ('−5.1%', '0%', '+28%', '×13')
     """
     if not math.isfinite(change):
         return "n/a"
-    return f"{'+' if change > 0 else ''}{show(100 * change, 'count')}%".replace("-", "\u2212")
+    if change > 9.0:
+        return f"×{change + 1.0:,.0f}"
+    return f"{'+' if change > 0 else ''}{show(100 * change, 'count', 2 if abs(change) < 0.995 else 3)}%".replace(
+        "-", "\u2212"
+    )
