@@ -104,7 +104,10 @@ def scenario_path(reference: str | Path) -> Path:
     """
     text = str(reference)
     path = Path(text)
-    if path.suffix in (".yaml", ".yml") or path.exists() or not text.strip():
+    if not text.strip():
+        msg = "scenario: no name given (a .yaml file, or a shipped one)"
+        raise UsageError(msg)
+    if path.suffix in (".yaml", ".yml") or path.exists():
         return path
     found = next((file for folder in SHIPPED if (file := folder / f"{text}.yaml").is_file()), None)
     if found is None:

@@ -273,6 +273,9 @@ WRONG = {
     "whole group": ("  job.framework: nothing", r"s\.yaml:5: unknown framework 'nothing'"),
     "outside": ("  grid: ../../etc/passwd.yaml", r"s\.yaml:5: grid: .*lies outside the scenario's folder"),
     "absolute": ("  prices: /etc/passwd.yaml", r"s\.yaml:5: prices: .*lies outside the scenario's folder"),
+    "a profile that extends outside": ("  prices: near.yaml", r"near\.yaml:1: extends: .*lies outside"),
+    "batch of a search": ("  task: infer\n  job.batch: 4", r"s\.yaml:6: job\.batch: is chosen by the search"),
+    "deadline of a strategy": ("  strategy: {tp: 2}\n  target_days: 4", r"s\.yaml:6: target_days: is for a search"),
     "times": ("  job.seq_len: {times: 0}", r"s\.yaml:5: job\.seq_len: times must be a positive number"),
     "nothing to multiply": ("  job.framework: {times: 2}", r"s\.yaml:5: job\.framework: the base has no number"),
 }  # fmt: skip
@@ -281,6 +284,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_base_is_refused_with_its_line(tmp_path: Path, case: str) -> None:
     lines, message = WRONG[case]
+    written(tmp_path, "extends: ../far.yaml\n", "near.yaml")
     path = written(tmp_path, f"title: t\nbase:\n  model: llama-3-8b\n  hardware: h100-sxm-80\n{lines}\n")
     with pytest.raises(InputFileError, match=message):
         hwsim.resolve_scenario(path)

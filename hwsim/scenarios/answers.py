@@ -133,6 +133,7 @@ def _ask(question: Question, profiles: str | Path | None) -> Asked:
     given |= {"settings": question.settings(), "profiles": profiles, **question.group("job")}
     count = counted(question)
     strategy = question.group("strategy")
+    _refuse_idle(question, bool(strategy))
     if question.serves:
         traffic = question.top(*AIMS["infer"])
         search = {**question.top("objective"), "pin": _pins(question)}
@@ -152,6 +153,19 @@ def _ask(question: Question, profiles: str | Path | None) -> Asked:
     aims = {**question.top("target_days", "objective"), **{n: count[n] for n in AIMS["train"] if n in count}}
     request = training_request(gpus=devices, **given, **aims, pin=_pins(question))
     return Asked(question, request, None, grid, prices)
+
+
+def _refuse_idle(question: Question, explicit: bool) -> None:
+    """Refuse fields that would change nothing."""
+    for path, idle, why in (
+        ("target_days", explicit, "is for a search, and a strategy is given"),
+        ("target_tokens_per_s", explicit, "is for a search, and a strategy is given"),
+        ("job.batch", question.serves and (not explicit or bool(question.top("qps", "ttft_ms", "tpot_ms"))),
+         "is chosen by the search; name a strategy for a batch of your own"),
+    ):  # fmt: skip
+        if idle and question.fields.get(path) is not None:
+            msg = f"{path}: {why}"
+            raise UsageError(msg)
 
 
 def placed(question: Question) -> Any:

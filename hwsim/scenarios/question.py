@@ -12,7 +12,7 @@ from hwsim.errors import HwsimError, InfeasibleError, InputFileError, UsageError
 from hwsim.search.serving_space import SIZES
 from hwsim.specs.files import looks_like_path
 from hwsim.specs.library import OVERRIDE_ROOTS
-from hwsim.specs.reading import Document, FieldPath, expand
+from hwsim.specs.reading import MAX_DEPTH, Document, FieldPath, expand, read_yaml
 from hwsim.specs.strategy import COLUMN_NAMES
 from hwsim.units import parse
 
@@ -237,12 +237,23 @@ def checked_files(fields: Mapping[str, Any], places: Mapping[str, str], folder: 
     for name in FILES:
         value = fields.get(name)
         if isinstance(value, str) and looks_like_path(value) and folder is not None:
-            home = folder.resolve()
-            target = (home / expand(value)).resolve()
-            if not target.is_relative_to(home):
-                raise InputFileError([f"{places[name]}: {name}: {shorten(value)} lies outside the scenario's folder"])
-            result[name] = str(target)
+            target = folder / expand(value)
+            _refuse_outside(folder.resolve(), target, f"{places[name]}: {name}: {shorten(value)}")
+            result[name] = str(target.resolve())
     return result
+
+
+def _refuse_outside(home: Path, target: Path, said: str, deep: int = 0) -> None:
+    """Refuse a file, and what it extends, that lies outside a folder."""
+    if not target.resolve().is_relative_to(home):
+        raise InputFileError([f"{said} lies outside the scenario's folder"])
+    if target.suffix == ".json" or not target.is_file() or deep >= MAX_DEPTH:
+        return
+    document = read_yaml(target)
+    parent = document.data.get("extends")
+    if isinstance(parent, str) and looks_like_path(parent):
+        place = f"{document.where(('extends',))}: extends: {shorten(parent)}"
+        _refuse_outside(home, target.parent / expand(parent), place, deep + 1)
 
 
 def counted(question: Question) -> dict[str, Any]:
