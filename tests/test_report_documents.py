@@ -12,11 +12,13 @@ from test_report import Page
 import hwsim
 from hwsim.cli.app import run
 from hwsim.errors import InfeasibleError, UsageError
+from hwsim.report import findings
 from hwsim.report.html import to_html
 from hwsim.report.markdown import to_markdown
 from hwsim.report.rendering import drawn, house_style, text_boxes
 from hwsim.report.style import LIGHT
 from hwsim.reporting import answer_of, document_of, fields_of, outcome_of
+from hwsim.scenarios.run import WhatIf
 from hwsim.units import show
 
 SCRIPT = "<script>alert(1)</script>"
@@ -77,7 +79,7 @@ def test_a_training_answer_says_what_was_found():
         assert f"{best.mfu:.0%}" in document.answer[0]
         assert show(best.memory_reserved_bytes, "bytes") in words(document)
     assert f"of {found('train').plan.candidates:,} candidates" in made("train").sections[1].lead.lower()
-    assert "core_attn" in made("estimate").subtitle
+    assert "core_attn" in made("estimate").answer[1]
 
 
 def test_a_serving_answer_says_what_was_found():
@@ -110,7 +112,8 @@ def test_a_simulation_says_what_happened():
     v = simulation.values
     assert show(v["output_tokens_per_s"], "count") in document.answer[0]
     assert f"p95 TTFT {show(v['ttft_s']['p95'], 's')}" in document.answer[0]
-    assert f"{v['slo_share']:.1%} of the requests keep TTFT up to 500 ms and TPOT up to 20 ms" in words(document)
+    kept = f"{v['slo_share']:.1%}".replace("100.0%", "100%")
+    assert f"{kept} of the requests keep TTFT up to 500 ms and TPOT up to 20 ms" in words(document)
     assert f"{v['goodput_per_s']:.3g} requests/s" in words(document)
     table = next(block for block in document.sections[1].blocks if type(block).__name__ == "Table")
     assert [cell.text for cell in table.rows[0][1:]] == [show(value, "s") for value in v["ttft_s"].values()]
@@ -359,3 +362,47 @@ def test_an_interrupted_command_leaves_the_old_report(tmp_path, monkeypatch, cap
     assert run([*COMMANDS["estimate infer"], "--report", str(path)], debug=False) == 130
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.html"]
+
+
+def compared(**more: object) -> WhatIf:
+    base = {**SMALL, "gpus": 2, "tokens": 1e9, "job": {"seq_len": 512, "global_batch": 64}}
+    return hwsim.whatif({"title": "t", "baseline": "two", "base": base, **more})
+
+
+def test_a_comparison_is_a_sentence_and_says_what_is_the_same():
+    found = compared(
+        overrides={"more": {"gpus": 4}, "node": {"gpus": 8}}, scenarios={"four": ["more"], "eight": ["node"]}
+    )
+    lines = findings.answer_lines(found)
+    assert lines[0].startswith("Eight is the fastest, with ")
+    assert "for 1B tokens, ahead of four (" in lines[0]
+    assert "; two is the slowest (" in lines[0]
+    side = document_of(found).sections[0]
+    heads = [column.name for column in side.blocks[0].columns]
+    assert heads[:2] == ["scenario", "devices"]
+    assert "fits" not in heads  # all do
+    assert "tokens/s" not in heads  # the time says it
+
+
+def test_a_sweep_says_which_axis_matters_most():
+    axes = {"accelerator.memory.bandwidth": {"times": [1, 2]}, "accelerator.peak.bf16": {"times": [0.25, 1]}}
+    found = compared(sweep={"axes": axes, "replan": False})
+    lines = findings.sweep_lines(found.swept, False)
+    assert lines[0].startswith("Peak bf16 matters most: × 1 takes ")
+    assert lines[1].startswith("Memory bandwidth matters less: × 2 takes ")
+    assert "is the fastest (" in lines[2]
+
+
+def test_places_are_judged_by_what_they_change():
+    found = compared(sweep={"axes": {"grid": ["norway", "poland"]}})
+    line = findings.sweep_lines(found.swept, False, " for 1B tokens")[0]
+    assert line.startswith("Norway emits the least carbon (")
+    assert "Poland the most (" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(0.05, "A takes 5% longer than b"), (-0.2, "A takes 20% less time than b"), (3.0, "A takes 4 times as long as b")],
+)
+def test_a_change_in_words(change: float, said: str):
+    assert findings.change_sentence("a", "days", change, "b") == said

@@ -180,21 +180,17 @@ def plot(found: Sensitivity, metric: str, path: Path) -> None:
 
 
 def _bars(axes: Any, each: Effect, metric: str, place: int, colours: Mapping[str, str], widest: float) -> None:
-    """Both ends of a lever, the longer one beneath, with their values."""
-    sides, longest = {"low": -1.0, "high": 1.0}, 0.0
-    for end in sorted(colours, key=lambda end: -abs(each.shift(metric, end) or 0.0)):
+    """Both ends of a lever, one below the other, with their values."""
+    sides = {"low": (-1.0, 0.19), "high": (1.0, -0.19)}
+    for end, (side, offset) in sides.items():
         share = 100.0 * (each.shift(metric, end) or 0.0)
         if not each.runs(end):
             text = "does not fit" if each.kind != "job" or each.shift(metric, end) is not None else ""
-            axes.text(sides[end] * 0.03 * widest, place, text, fontsize=7, va="center",
-                      ha="left" if sides[end] > 0 else "right", color=colours[end])  # fmt: skip
+            axes.text(side * 0.03 * widest, place + offset, text, fontsize=7, va="center",
+                      ha="left" if side > 0 else "right", color=colours[end])  # fmt: skip
             continue
-        axes.barh(place, share, color=colours[end], height=0.7)
+        axes.barh(place + offset, share, color=colours[end], height=0.36)
         out = 1.0 if share > 0 else -1.0
-        if 0.0 < out * share < out * longest:  # its own side is taken by the longer bar
-            out = -out
-        longest = longest or share
         if abs(share) > 100 * NOTICED:
-            at = share if out * share > 0 else 0.0
-            axes.annotate(f"{share:+.1f}", (at, place), xytext=(3.0 * out, 0), fontsize=7, color=colours[end],
+            axes.annotate(f"{share:+.1f}".replace("-", "−"), (share, place + offset), xytext=(3.0 * out, 0), fontsize=7,
                           textcoords="offset points", va="center", ha="left" if out > 0 else "right")  # fmt: skip

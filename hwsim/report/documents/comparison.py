@@ -6,25 +6,19 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hwsim.analytic.estimate import NAMES, TrainingEstimate
 from hwsim.report import figures
-from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Paragraph, Reproduce, Section, Table
+from hwsim.report.document import Block, Cell, Column, Document, Facts, Paragraph, Reproduce, Section, Table
 from hwsim.report.documents.parts import accuracy_section, bill_section, provenance, range_row, words
-from hwsim.report.figures import Measure, Range
+from hwsim.report.documents.sweeping import HEADS, scale_of, sweep_section
+from hwsim.report.figures import Measure
 from hwsim.report.findings import answer_lines, called, change_sentence
 from hwsim.report.whatif import (
     basis_line,
-    constant_line,
-    extremes,
-    field_name,
-    main_figure,
     per,
     same_line,
     serves,
     shown_figures,
-    varying,
 )
 from hwsim.report.writing import capital
 from hwsim.scenarios.measures import MEASURES
@@ -32,19 +26,13 @@ from hwsim.units import show
 
 if TYPE_CHECKING:
     from hwsim.scenarios.answers import Outcome
-    from hwsim.scenarios.axes import AxisPoint
     from hwsim.scenarios.compare import Change
     from hwsim.scenarios.run import WhatIf
-    from hwsim.scenarios.sweep import Swept
 
-SHOWN_POINTS = 60
-"""Points in a table of the report; `hwsim whatif --format csv` has all."""
 COMPARED = {False: ("days", "tokens_per_s", "cost", "energy"), True: ("cost", "devices", "tpot", "energy")}
 """Figures that are drawn as changes."""
 REASONS = {False: ("tokens_per_s", "memory", "cost", "energy"), True: ("tpot", "memory", "cost", "energy")}
 """Figures whose changes are explained."""
-HEADS = {"days": "time", "owned_cost": "owned", "memory": "memory"}
-"""Short heads of columns."""
 MOST_COLUMNS = 7
 """Figures that a page takes side by side; memory has a figure of its own."""
 MOVED, ALIKE = 0.02, 0.015
@@ -108,9 +96,9 @@ def _unit(result: WhatIf, name: str) -> tuple[float, str]:
     if measure.dimension in ("count", "fraction", "whole"):
         return 0.0, ""
     size, unit = Measure("", "s" if measure.dimension == "days" else measure.dimension).scale(
-        1.5 * least * _scale(name)
+        1.5 * least * scale_of(name)
     )
-    return size / _scale(name), unit
+    return size / scale_of(name), unit
 
 
 def _cell(result: WhatIf, outcome: Outcome, name: str, size: float) -> Cell:
@@ -158,7 +146,7 @@ def deltas_section(result: WhatIf) -> Section:
         blocks.append(Paragraph(capital(f"{' and '.join(alike)} move{'s' * (len(alike) == 1)} in the same way.")))
     if still:
         blocks.append(Paragraph(capital(f"{' and '.join(still)} change{'s' * (len(still) == 1)} by less than 2%.")))
-    return Section(f"Against {first}", tuple(blocks) or (Paragraph("Nothing moves."),))
+    return Section(f"Changes against {first}", tuple(blocks) or (Paragraph("Nothing moves."),))
 
 
 def _as(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
@@ -247,142 +235,6 @@ def money_section(result: WhatIf) -> Section:
     title = f"{who} {verb}: {show(least.expected, 'usd')} {per(result)}"
     caption = "Low, expected and high. Where ranges overlap, the order may be another."
     return Section("Rent and ownership", (figures.ranges("money-scenarios", title, rows, caption),))
-
-
-def sweep_section(swept: Swept, serving: bool) -> Section:
-    """The points, drawn as far as two axes allow, and as a table."""
-    name = main_figure(swept, serving)
-    blocks: list[Block] = list(_sweep_figures(swept, name)) if name else []
-    blocks.append(_points_table(swept, serving))
-    fitting = int(np.count_nonzero(swept.fits))
-    told = "all fit" if fitting == swept.grid.points else f"{fitting:,} fit"
-    lead = f"{swept.grid.points:,} points; {told}. {constant_line(swept, serving)}"
-    return Section("The sweep", tuple(blocks), lead)
-
-
-def _sweep_figures(swept: Swept, name: str) -> list[Figure]:
-    measure = MEASURES[name]
-    shown = _drawn(name)
-    best, worst = extremes(swept, name) if swept.any_fits else (0, 0)
-    ends = [measure.shown(float(swept.measures[name][i])) for i in (best, worst)]
-    title = f"{capital(shown.name)}: {ends[0]} at best, {ends[1]} at worst"
-    values = np.where(swept.fits, swept.measures[name] * _scale(name), np.nan)
-    axes = list(swept.grid.axes.items())
-    moving = [(path, axis) for path, axis in axes if len(axis) > 1]
-    better: Any = "more" if measure.rises else "less"
-    if len(moving) == 2 and swept.grid.points == math.prod(len(axis) for _, axis in axes):
-        (down, rows), (across, columns) = moving
-        field = np.full((len(rows), len(columns)), np.nan)
-        field[swept.grid.index[down], swept.grid.index[across]] = values
-        named = [_sides(path, points) for path, points in ((across, columns), (down, rows))]
-        return [
-            figures.sweep_heatmap(
-                "sweep",
-                title,
-                named[0][1],
-                named[1][1],
-                field.tolist(),
-                shown,
-                (named[0][0], named[1][0]),
-                better=better,
-            )
-        ]
-    path, axis = moving[0] if moving else axes[0]
-    numbers = [point.value for point in axis]
-    if len(moving) > 1 and len({len(a) for _, a in moving}) > 1:
-        return []
-    if all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers):
-        line = [(float(axis[i].value), float(values[k])) for k, i in enumerate(swept.grid.index[path].tolist())]
-        wide = min(numbers) > 0 and max(numbers) > 8 * min(numbers)
-        x = Measure(field_name(path), unit=swept.grid.units.get(path) or "")
-        return [
-            figures.sweep_lines(
-                "sweep", title, {measure.title: line}, x, shown, log=(wide, wide and bool(np.nanmin(values) > 0))
-            )
-        ]
-    places = [(k, i) for k, i in enumerate(swept.grid.index[path].tolist()) if np.isfinite(values[k])]
-    bars = [Range(axis[i].shown, float(values[k]), float(values[k]), float(values[k]), shown) for k, i in places]
-    return [figures.ranges("sweep", title, bars)]
-
-
-def _sides(path: str, points: tuple[AxisPoint, ...]) -> tuple[str, list[str]]:
-    """The name of an axis, and its values: with the unit in the name where they share one."""
-    shown = [point.shown.rpartition(" ") for point in points]
-    units = {unit for number, _, unit in shown if number}
-    if len(units) != 1 or not all(number for number, _, _ in shown):
-        return field_name(path), [point.shown for point in points]
-    return f"{field_name(path)} [{units.pop()}]", [_three(number) for number, _, _ in shown]
-
-
-def _three(number: str) -> str:
-    """A number to three digits."""
-    try:
-        return show(float(number.replace(",", "")), "count")
-    except ValueError:
-        return number
-
-
-def _drawn(name: str) -> Measure:
-    """A figure as an axis shows it."""
-    measure = MEASURES[name]
-    if measure.dimension == "days":
-        return Measure("Time", "s")
-    if measure.dimension == "whole":
-        return Measure(capital(measure.title))
-    return Measure(capital(measure.title), measure.dimension)
-
-
-def _scale(name: str) -> float:
-    return 86400.0 if MEASURES[name].dimension == "days" else 1.0
-
-
-def _points_table(swept: Swept, serving: bool) -> Table:
-    names = varying(swept, serving)
-    columns = [Column(field_name(path)) for path in swept.grid.axes]
-    all_fit = bool(np.all(swept.fits))
-    columns += [
-        *(() if all_fit else (Column("fits"),)),
-        *(Column(MEASURES[name].title, kind="number") for name in names),
-    ]
-    columns += [Column("strategy")] if swept.layouts else []
-    rows = []
-    chosen = thinned(swept)
-    for i in chosen:
-        at = [_at(axis[swept.grid.index[path][i]]) for path, axis in swept.grid.axes.items()]
-        values = {name: float(swept.measures[name][i]) for name in names}
-        figures_at = [
-            Cell(MEASURES[name].shown(value), value if math.isfinite(value) else math.inf)
-            for name, value in values.items()
-        ]
-        layout = [swept.layouts[i]] if swept.layouts else []
-        verdict = () if all_fit else ("yes" if swept.fits[i] else swept.why_not.get(i, "no"),)
-        rows.append((*at, *verdict, *figures_at, *layout))
-    notes = (
-        (f"{len(chosen)} of {swept.grid.points:,} points, evenly spaced; hwsim whatif --format csv lists all.",)
-        if len(chosen) < swept.grid.points
-        else ()
-    )
-    return Table("Points", tuple(columns), tuple(rows), notes)
-
-
-def thinned(swept: Swept) -> list[int]:
-    """Points for a table: all of few; of many, those at evenly spaced values of every axis."""
-    count, lengths = swept.grid.points, [len(axis) for axis in swept.grid.axes.values()]
-    if count <= SHOWN_POINTS:
-        return list(range(count))
-    moving = sum(length > 1 for length in lengths) if count == math.prod(lengths) else 0
-    if not moving:
-        return sorted({round(float(i)) for i in np.linspace(0, count - 1, SHOWN_POINTS)})
-    most = max(2, int(SHOWN_POINTS ** (1.0 / moving)))
-    kept = np.ones(count, dtype=bool)
-    for length, index in zip(lengths, swept.grid.index.values(), strict=True):
-        kept &= np.isin(index, np.linspace(0, length - 1, most).round().astype(int))
-    return [int(i) for i in np.flatnonzero(kept)[:SHOWN_POINTS]]
-
-
-def _at(point: Any) -> Cell:
-    number = isinstance(point.value, int | float) and not isinstance(point.value, bool)
-    return Cell(point.shown, float(point.value) if number else point.shown)
 
 
 def expectations_section(result: WhatIf) -> Section:

@@ -17,7 +17,7 @@ from hwsim.report.figures import Measure, Range
 from hwsim.report.writing import capital
 from hwsim.search.cases import METRICS
 from hwsim.specs.library import DATA
-from hwsim.units import show
+from hwsim.units import MILLION, show
 
 if TYPE_CHECKING:
     from hwsim.analytic.estimate import TrainingEstimate
@@ -32,7 +32,7 @@ FEW = 100.0
 """Device-hours below which digits count."""
 CONSTANTS = {"rent_usd": "rent", "pue": "PUE (cooling)", "used": "share of time used", "life": "years of use"}
 """Constants whose field says little."""
-MANY = 1e6
+MANY = MILLION
 """Numbers of what was asked that are written with a letter."""
 WAYS = {RENTS["on_demand"]: "Rent on demand", RENTS["committed"]: "Committed rent", RENTS["spot"]: "Spot rent",
         "owned": "Owning"}  # fmt: skip

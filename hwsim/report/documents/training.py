@@ -103,7 +103,7 @@ def answer_lines(found: Dossier, best: TrainingEstimate, plan: Plan | None) -> t
     room = f"{show(best.memory_reserved_bytes, 'bytes')} of {show(best.memory_capacity_bytes, 'bytes')} a device"
     lines = [
         f"{show(tokens, 'count')} tokens take {long}: {speed}" if best.fits else f"It does not fit: {room}",
-        f"Best strategy: {strategy_line(best)}",
+        f"{'Best strategy' if plan is not None else 'Strategy'}: {strategy_line(best)}",
         f"Memory {room}; limited by {best.bottleneck}",
     ]
     lines += [money_line(bill, per(found))] if bill is not None else []
