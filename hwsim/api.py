@@ -24,7 +24,7 @@ from hwsim.ops.work import Attention, Gemm, Stream, Work
 from hwsim.search.plan import Plan, plan_training
 from hwsim.specs.economy import Grid, Prices
 from hwsim.specs.hardware import Accelerator, CollectiveName, DtypeName, Hardware, LibraryName
-from hwsim.specs.library import Reference, load_hardware, load_model
+from hwsim.specs.library import DEFAULT_HARDWARE, Reference, load_hardware, load_model
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import COLUMN_NAMES, Strategies, as_written, strategies
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from hwsim.search.serving_plan import ServingPlan
 
 
-DEFAULT_HARDWARE = "h100-sxm-80"
 CHUNK_ROWS = 1 << 18
 """Rows of a table evaluated at a time."""
 
@@ -94,7 +93,7 @@ def plan(
         If nothing fits: what binds, by how much, and the nearest change that fits.
     """
     aims: dict[str, Any] = {"tokens": tokens, "target_days": target_days, "target_tokens_per_s": target_tokens_per_s}
-    if arguments.choice("task", task, ("train", "finetune", "infer")) == "infer":
+    if arguments.choice("task", task, arguments.TASKS) == "infer":
         aims |= {"prices": prices, "grid": grid}
         for name, value in aims.items():
             if value is not None:

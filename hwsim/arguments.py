@@ -37,6 +37,7 @@ from hwsim.units import DAY_S
 
 MAX_DEVICES = MAX_BATCH = 10**7
 MAX_SEQ_LEN = 10**8
+TASKS = ("train", "finetune", "infer")
 OPTIMAL = "optimal"
 """Token budget by a scaling law."""
 LARGEST = 2.0**60

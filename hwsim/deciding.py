@@ -10,6 +10,7 @@ from typing import Any
 from hwsim import arguments
 from hwsim.asking import OTHERS, HardwareLike, ModelLike, asked, call_of, training_request
 from hwsim.asking_targets import check_targets, watts
+from hwsim.defaults import DEFAULT_DEVICES
 from hwsim.errors import InfeasibleError, UsageError, shorten
 from hwsim.search.cases import SERVING, TRAINING, ServingCase, TrainingCase
 from hwsim.search.plan import Request, best_on, nearest_fix, strategy_of, why_none
@@ -18,10 +19,9 @@ from hwsim.search.sensitivity import sensitivity as turn_levers
 from hwsim.search.sizing import Machine, Sizing, compared
 from hwsim.search.targets import Targets
 from hwsim.search.training_size import size_training
+from hwsim.specs.library import DEFAULT_HARDWARE
 from hwsim.specs.strategy import COLUMN_NAMES
 
-DEFAULT_HARDWARE = "h100-sxm-80"
-TASKS = ("train", "finetune", "infer")
 MOST_NEEDED, MOST_FASTEST, MOST_SERVING = 65_536, 16_384, 1024
 """Most devices where nobody says: for a rate, for the fastest within limits (as jobs of 2024 were), to serve."""
 COLUMNS = tuple(name for name in COLUMN_NAMES if name not in ("devices", "global_batch", "seq_len"))
@@ -78,7 +78,7 @@ def sensitivity(
     InfeasibleError
         If no plan fits.
     """
-    arguments.choice("task", task, TASKS)
+    arguments.choice("task", task, arguments.TASKS)
     if arguments.numbers("change", change, 1e-4, 0.9).ndim:
         msg = "change: must be one number"
         raise UsageError(msg)
@@ -90,16 +90,16 @@ def sensitivity(
     if task == "infer":
         case, again, usual = _serving(model, hardware, gpus, objective or "cost", pin, asked_for)
     else:
-        case, again, usual = _training(model, hardware, 8 if gpus is None else gpus, objective, pin, asked_for)
+        case, again, usual = _training(model, hardware, gpus, objective, pin, asked_for)
     return turn_levers(case, float(change), metric or usual, again if replan else None, progress)
 
 
 def _training(
-    model: ModelLike, hardware: HardwareLike, gpus: int, objective: str | None, pin: Any, given: dict[str, Any]
+    model: ModelLike, hardware: HardwareLike, gpus: int | None, objective: str | None, pin: Any, given: dict[str, Any]
 ) -> tuple[TrainingCase, Replan, str]:
     """The plan or the strategy of a training job, how to plan anew, and the metric that its objective means."""
     _refuse_others(given, (*COLUMN_NAMES, *arguments.JOB, *OTHERS, "settings"), "train")
-    goal = objective or "throughput"
+    goal, gpus = objective or "throughput", DEFAULT_DEVICES if gpus is None else gpus
     explicit = [name for name in COLUMNS if given.get(name) is not None]
     job = {name: value for name, value in given.items() if name not in COLUMNS}
     if explicit:
@@ -141,15 +141,14 @@ def _serving(
     names = (*SIZES, *JOB, *OTHERS, "engine", "engine_overhead", "precision", "settings")
     _refuse_others(given, (*names, *PROMISES), "infer")
     explicit = [name for name in (*SIZES, "batch") if given.get(name) is not None]
-    promised = {name: given.pop(name, None) for name in PROMISES}
-    job = {name: value for name, value in given.items() if name not in explicit}
+    promised = {name: given.pop(name) for name in PROMISES if given.get(name) is not None}
+    job = {name: value for name, value in given.items() if name not in (*explicit, *PROMISES)}
     if explicit:
         _refuse_pins(pin, explicit[0])
         served, s = served_asked(model, hardware, gpus, **given)
         case, count = ServingCase(served, s, arguments.longest_sequence(served.model)), served.devices
     else:
-        count = 8 if gpus is None else gpus
-    promised["percentile"] = promised["percentile"] or 95
+        count = DEFAULT_DEVICES if gpus is None else gpus
     request = serving_request(model, hardware, count, objective=objective, top=1, pin=pin, **promised, **job)
     longest = arguments.longest_sequence(request.served.model)
 
@@ -238,7 +237,7 @@ def size(
         If no number of devices meets the targets: what binds, by how much, and the nearest fix.
     """
     call = call_of(size, {**locals(), **given})
-    arguments.choice("task", task, TASKS)
+    arguments.choice("task", task, arguments.TASKS)
     if arguments.numbers("headroom", headroom, 0.0, 0.9).ndim:
         msg = "headroom: must be one number"
         raise UsageError(msg)
@@ -300,7 +299,7 @@ def _sized_serving(
     from hwsim.search.serving_size import size_serving
 
     _refuse_others(given, (*JOB, *OTHERS, "engine", "engine_overhead", "precision", "settings", "pin", "seed"), "infer")
-    promise = {**promised, "percentile": promised["percentile"] or 95}
+    promise = {name: value for name, value in promised.items() if value is not None}
     found = []
     for machine in machines:
         request = serving_request(model, machine, most, qps=targets.qps, **promise, **given)

@@ -6,6 +6,8 @@ from hwsim.arguments import MAX_BATCH
 from hwsim.specs.hardware import Hardware
 
 DEFAULT_SEQ_LEN = 8192
+DEFAULT_DEVICES, MOST_SERVING = 8, 256
+"""Devices of a job, and at most of a deployment for some traffic."""
 BATCH_TOKENS = 2**22
 """Tokens per optimizer step when no batch is given: 4 Mi, as for most models of 2020 to 2025 ..."""
 BATCH_TOKENS_PER_DEVICE = 2**10

@@ -12,6 +12,7 @@ from hwsim.analytic.estimate import TrainingEstimate
 from hwsim.analytic.inference import InferenceEstimate
 from hwsim.analytic.serving import Served
 from hwsim.analytic.setting import Setting
+from hwsim.asking import books
 from hwsim.costs.bill import Bill, bill
 from hwsim.errors import InfeasibleError, UsageError
 from hwsim.formulas.ranges import certain, scaled
@@ -27,11 +28,10 @@ from hwsim.search.bills import POWER_SPREAD, training_bill
 from hwsim.search.cases import ServingCase, TrainingCase
 from hwsim.search.plan import Plan, strategy_of
 from hwsim.search.sensitivity import BY_OBJECTIVE, Sensitivity, sensitivity
-from hwsim.search.serving_plan import ServingPlan, ServingRequest, whole_deployment
+from hwsim.search.serving_plan import ServingPlan, whole_deployment
 from hwsim.search.serving_space import Layout, one
 from hwsim.search.simulation import ServingSimulation
 from hwsim.search.sizing import Sizing
-from hwsim.specs.library import DEFAULT_GRID, DEFAULT_PRICES, load_grid, load_prices
 from hwsim.specs.strategy import Strategies
 from hwsim.units import MILLION, TERA
 
@@ -156,9 +156,8 @@ def _answered(found: Sizing, profiles: str | Path | None) -> Outcome:
     fields |= {} if trains else {"qps": found.targets.qps}
     outcome = outcome_of(plan, fields, profiles)
     if isinstance(plan, TrainingEstimate) and isinstance(outcome.setting, Setting) and outcome.bill is not None:
-        asked = ask(Question(fields), profiles)
         tokens = (found.targets.tokens or TERA) / (1.0 - found.headroom)
-        paid = training_bill(outcome.setting.hardware, plan, tokens, asked.prices, asked.grid)
+        paid = training_bill(outcome.setting.hardware, plan, tokens, *books(None, None, profiles))
         return replace(outcome, bill=paid)
     return outcome
 
@@ -207,8 +206,7 @@ def outcome_of(found: Found, fields: Mapping[str, Any], profiles: str | Path | N
         return completed(asked, found.best, found, found.setting)
     if isinstance(found, ServingPlan):
         return completed(asked, found.best, found, found.request.served)
-    setting = asked.request.served if isinstance(asked.request, ServingRequest) else asked.one[0]
-    return completed(asked, found, None, setting)
+    return completed(asked, found, None, asked.setting)
 
 
 def answer_of(fields: Mapping[str, Any], profiles: str | Path | None = None) -> Outcome:
@@ -260,8 +258,7 @@ def _bill_of_run(found: ServingSimulation, profiles: str | Path | None) -> Bill 
     tokens = v["energy_j"] / joules
     seconds = certain(MILLION * on_s / v["replicas"] / tokens)
     energy = scaled(POWER_SPREAD, MILLION * joules)
-    folder = arguments.folder("profiles", profiles)
-    grid, prices = load_grid(DEFAULT_GRID, folder), load_prices(DEFAULT_PRICES, folder)
+    prices, grid = books(None, None, profiles)
     return bill(served.hardware, served.devices, seconds, energy, prices, grid)
 
 

@@ -16,7 +16,7 @@ from hwsim.scenarios.loading import Loaded, load_scenario
 from hwsim.scenarios.question import field_schema
 from hwsim.scenarios.run import WhatIf, run
 from hwsim.specs.files import parse_overrides
-from hwsim.specs.library import PACKAGE, profile_folders
+from hwsim.specs.library import DEFAULT_HARDWARE, PACKAGE, profile_folders
 from hwsim.specs.scenario import Scenario
 
 SHIPPED = (PACKAGE / "scenarios_shipped", PACKAGE.parent / "scenarios")
@@ -56,7 +56,7 @@ def whatif(
 
 def faq(
     model: ModelLike,
-    hardware: HardwareLike = "h100-sxm-80",
+    hardware: HardwareLike = DEFAULT_HARDWARE,
     gpus: int | None = None,
     *,
     tokens: float | str | None = None,

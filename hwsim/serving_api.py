@@ -20,9 +20,9 @@ from hwsim.search.serving_plan import ServingPlan, plan_serving
 from hwsim.search.serving_space import SIZES
 from hwsim.search.simulation import Deployment, ServingSimulation, simulate_traffic
 from hwsim.search.traffic import SPREAD
+from hwsim.specs.library import DEFAULT_HARDWARE
 
 ASKED = (*SIZES, *JOB, *OTHERS, "engine", "engine_overhead", "precision", "settings")
-DEFAULT_HARDWARE = "h100-sxm-80"
 
 
 def estimate_inference(

@@ -350,6 +350,11 @@ USAGE = [
     (f"{P} --hardware v100-sxm2-16 --precision bf16", "bf16", "fp16"),
     # amounts
     (f"{P} --gpus 1000000000", "gpus", "10,000,000"),
+    (f"{P} --task infer --gpus 0", "gpus", "10,000,000"),
+    *(
+        (f"{command} --model gpt2 --task infer --qps 2 --percentile 0", "percentile", "1 to 99")
+        for command in ("plan", "sensitivity", "size")
+    ),
     (f"{P} --top 100000", "top", "1,000"),
     (f"{P} --seq-len 1000000000", "seq_len", "100,000,000"),
     (f"{P} --global-batch 100000000", "global_batch", "10,000,000"),

@@ -30,7 +30,7 @@ def complete_hardware(incomplete: str) -> list[str]:
     return [name for kind in (ACCELERATORS, CLUSTERS) for name in names(kind) if name.startswith(incomplete.lower())]
 
 
-def scenarios(incomplete: str) -> list[str]:
+def complete_scenarios(incomplete: str) -> list[str]:
     """Names of shipped scenarios that begin so."""
     from hwsim.scenario_api import shipped_scenarios
 

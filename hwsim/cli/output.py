@@ -100,14 +100,13 @@ def check_report(
     UsageError
         Naming the flag.
     """
-    from hwsim.report.assets import SUFFIXES
+    from hwsim.report.assets import check_suffix
 
     if assets is not None and path is None:
         msg = "--assets needs --report: the figures are those of a report"
         raise UsageError(msg)
-    if path is not None and Path(path).suffix.lower() not in SUFFIXES:
-        msg = f"{flag} {shorten(path, 200)}: a report ends in .html or .md"
-        raise UsageError(msg)
+    if path is not None:
+        check_suffix(path, flag)
     if assets is not None:
         _check_folder(assets, "--assets")
     check_targets({flag: path, **others})

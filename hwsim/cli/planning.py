@@ -119,6 +119,7 @@ def plan(
     Example: hwsim plan --model 70b --gpus 64 --tokens 15T
     """
     import hwsim
+    from hwsim.defaults import DEFAULT_DEVICES, MOST_SERVING
 
     check_report(report, assets, {"--plot": picture, "-o": output})
     serving = o.given(
@@ -132,7 +133,8 @@ def plan(
         source_len=source_len, images=images, imbalance=imbalance, capacity=capacity,
     )  # fmt: skip
     if task == "infer":
-        given = serving | o.given(gpus=gpus or (MOST_DEVICES if qps else 8), objective=objective, top=top)
+        usual = MOST_SERVING if qps else DEFAULT_DEVICES
+        given = serving | o.given(gpus=usual if gpus is None else gpus, objective=objective, top=top)
         given |= o.given(precision=precision, source_len=source_len, images=images)
         training = {name: value for name, value in job.items() if name not in given}
         training |= o.given(tokens=tokens, target_days=target_days, target_tokens_per_s=target_tokens_per_s)
@@ -149,7 +151,7 @@ def plan(
     if serving:
         msg = f"--{next(iter(serving)).replace('_', '-')} needs --task infer"
         raise UsageError(msg)
-    gpus = 8 if gpus is None else gpus
+    gpus = DEFAULT_DEVICES if gpus is None else gpus
     budget = token_count(tokens)
     asked = o.given(tokens=budget, target_days=target_days, target_tokens_per_s=target_tokens_per_s)
     asked |= o.given(prices=prices, grid=grid)
@@ -178,8 +180,6 @@ def token_count(tokens: str | None) -> float | str | None:
 
 PLAIN = {"objective": "throughput", "top": 10, "task": "train"}
 """Defaults that the equivalent Python call leaves out."""
-MOST_DEVICES = 256
-"""Devices that a deployment for some traffic may take where nobody says."""
 
 
 def _serve(

@@ -9,7 +9,8 @@ import typer
 from hwsim.cli import options as o
 from hwsim.cli import planning as p
 from hwsim.cli import simulate as s
-from hwsim.cli.output import check_report, progress, write_report
+from hwsim.cli.output import check_report, write_report
+from hwsim.cli.whatif import answered
 from hwsim.errors import UsageError
 
 OWN = ("scenario", "output", "assets", "settings", "profiles", "task")
@@ -19,7 +20,9 @@ OWN = ("scenario", "output", "assets", "settings", "profiles", "task")
 def report(
     scenario: Annotated[
         str | None,
-        typer.Argument(help="A scenario file, or the name of one that ships; or --model.", autocompletion=o.scenarios),
+        typer.Argument(
+            help="A scenario file, or the name of one that ships; or --model.", autocompletion=o.complete_scenarios
+        ),
     ] = None,
     model: o.MaybeModelFlag = None,
     gpus: p.GpusFlag = None,
@@ -54,19 +57,12 @@ def report(
             word = next(iter(asked), "task").replace("_", "-")
             msg = f"--{word}: the scenario says that; change it with --set"
             raise UsageError(msg)
-        write_report(_answered(scenario, settings, profiles), output, assets, profiles)
+        from hwsim import scenario_api as api
+
+        loaded = api.resolve_scenario(scenario, api.settings_of(settings), profiles)
+        write_report(answered(loaded, profiles), output, assets, profiles)
         return
     from hwsim.reporting import answer_of, fields_of
 
     asked |= {"task": task, "settings": settings} | o.given(tokens=p.token_count(tokens))
     write_report(answer_of(fields_of(asked), profiles), output, assets, profiles)
-
-
-def _answered(scenario: str, settings: list[str], profiles: str | None) -> Any:
-    """The answers to a scenario file."""
-    from hwsim import scenario_api as api
-    from hwsim.scenarios.run import run
-
-    loaded = api.resolve_scenario(scenario, api.settings_of(settings), profiles)
-    with progress(len(loaded.asked) + bool(loaded.scenario.sweep), "answering") as begin:
-        return run(loaded, profiles, begin)

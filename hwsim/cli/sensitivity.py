@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -108,6 +108,7 @@ def sensitivity(
     """
     flags = o.given(**locals())
     import hwsim
+    from hwsim.asking import call_of
 
     asked = {name: value for name, value in flags.items() if name not in OWN}
     check_targets({"--plot": picture, "-o": output})
@@ -125,14 +126,10 @@ def sensitivity(
     def table() -> list[object]:
         from hwsim.report.sensitivity import sensitivity_view
 
-        call = {"model": model, "hardware": hardware, **asked}
-        return sensitivity_view(found, {name: v for name, v in call.items() if v and PLAIN.get(name) != v}, shown)
+        call = {"model": model, "hardware": hardware, **call_of(hwsim.sensitivity, asked)}
+        return sensitivity_view(found, call, shown)
 
     emit(found.to_dict, found.rows, table, (out, as_json, output))
-
-
-PLAIN: dict[str, Any] = {"task": "train", "change": 0.1}
-"""Defaults that the equivalent Python call leaves out."""
 
 
 @contextmanager

@@ -98,11 +98,6 @@ def size(
     def table() -> list[object]:
         from hwsim.report.size import size_view
 
-        call = {"model": model, "hardware": machines, **asked}
-        return size_view(found, {name: v for name, v in call.items() if v != [] and PLAIN.get(name) != v})
+        return size_view(found, {"model": model, "hardware": machines, **found.asked})
 
     emit(found.to_dict, found.rows, table, (out, as_json, output))
-
-
-PLAIN: dict[str, Any] = {"task": "train", "headroom": 0.1}
-"""Defaults that the equivalent Python call leaves out."""

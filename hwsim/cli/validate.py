@@ -53,8 +53,8 @@ def published(
     if write_bands is not None and group is not None:
         msg = "--write-bands: bands come from every row: leave out --group"
         raise UsageError(msg)
-    check_targets({"--plot": picture, "--write-bands": write_bands, "--write-left-out": write_left_out, "-o": output})
-    check_targets({"--write-scores": write_scores})
+    written = {"--write-bands": write_bands, "--write-left-out": write_left_out, "--write-scores": write_scores}
+    check_targets({"--plot": picture, **written, "-o": output})
     if picture and Path(picture).suffix.lower() not in PICTURES:
         msg = f"--plot needs .png, .svg or .pdf, not {shorten(picture, 200)}"
         raise UsageError(msg)

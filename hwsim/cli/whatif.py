@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,10 +10,14 @@ from hwsim.cli import options as o
 from hwsim.cli.output import check_report, check_targets, emit, progress, write_file, write_report
 from hwsim.errors import InfeasibleError, UsageError
 
+if TYPE_CHECKING:
+    from hwsim.scenarios.loading import Loaded
+    from hwsim.scenarios.run import WhatIf
+
 
 def whatif(
     scenario: Annotated[
-        str, typer.Argument(help="A scenario file, or the name of one that ships.", autocompletion=o.scenarios)
+        str, typer.Argument(help="A scenario file, or the name of one that ships.", autocompletion=o.complete_scenarios)
     ],
     settings: Annotated[
         list[str], typer.Option("--set", help="Change a field of the base: gpus=128, job.seq_len=4096. Repeatable.")
@@ -42,11 +46,7 @@ def whatif(
         rows = [{"scenario": each.question.name, **each.question.plain()} for each in loaded.asked]
         emit(lambda: asked, lambda: rows, lambda: _asked(rows), (out, as_json, output))
         return
-    from hwsim.scenarios.run import run
-
-    with progress(len(loaded.asked) + bool(loaded.scenario.sweep), "answering") as begin:
-        result = run(loaded, profiles, begin)
-
+    result = answered(loaded, profiles)
     write_report(result, report, assets, profiles)
 
     def table() -> list[object]:
@@ -60,6 +60,14 @@ def whatif(
         failed = next(verdict for verdict in result.verdicts if not verdict.holds)
         msg = f"{failed.place}: {failed.scenario}: {failed.what} does not hold: {failed.reached}"
         raise InfeasibleError(msg)
+
+
+def answered(loaded: Loaded, profiles: str | None) -> WhatIf:
+    """The answers to a scenario file, under a bar."""
+    from hwsim.scenarios.run import run
+
+    with progress(len(loaded.asked) + bool(loaded.scenario.sweep), "answering") as begin:
+        return run(loaded, profiles, begin)
 
 
 def _asked(rows: list[dict[str, object]]) -> list[object]:

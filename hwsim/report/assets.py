@@ -17,6 +17,21 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Text that begins so is run by spreadsheets."""
 
 
+def check_suffix(path: str | Path, flag: str) -> str:
+    """The suffix of a report's file, which says its format.
+
+    Raises
+    ------
+    UsageError
+        If it is none of `SUFFIXES`.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        msg = f"{flag} {shorten(path, 200)}: a report ends in .html or .md"
+        raise UsageError(msg)
+    return suffix
+
+
 def report_text(document: Document, path: str | Path, flag: str = "--report", assets: str | Path | None = None) -> str:
     """A document in the format that a file name's suffix says; Markdown links to the pictures in `assets`, if given.
 
@@ -25,11 +40,7 @@ def report_text(document: Document, path: str | Path, flag: str = "--report", as
     UsageError
         If the suffix is none of `SUFFIXES`.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        msg = f"{flag} {shorten(path, 200)}: a report ends in .html or .md"
-        raise UsageError(msg)
-    if suffix == ".md":
+    if check_suffix(path, flag) == ".md":
         from hwsim.report.markdown import to_markdown
 
         return to_markdown(document, None if assets is None else os.path.relpath(assets, Path(path).parent))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwsim.report.whatif import SAME, extremes, field_name, figure_text, main_figure, per, serves
+from hwsim.report.whatif import extremes, field_name, figure_text, main_figure, per, serves
 from hwsim.report.writing import capital
+from hwsim.scenarios.compare import SAME
 from hwsim.scenarios.measures import MEASURES
 
 if TYPE_CHECKING:
@@ -91,7 +91,12 @@ TIMES = 2.0
 
 def called(outcome: Outcome) -> str:
     """A scenario in a sentence."""
-    return "the base" if outcome.name == "base" else outcome.name
+    return spoken(outcome.name)
+
+
+def spoken(name: str) -> str:
+    """The name of a scenario in a sentence."""
+    return "the base" if name == "base" else name
 
 
 def answer_lines(result: WhatIf) -> tuple[str, ...]:
@@ -142,18 +147,17 @@ def _line(ranked: list[Outcome], name: str, basis: str) -> str:
     words = WORDS[name]
     best, worst = figure_text(ranked, first[0], name), figure_text(ranked, last[-1], name)
     if not basis:
-        return (
-            f"{capital(_all(first))} {words.best[len(first) > 1]} ({best}), {_all(last)} {_most(words, last)} ({worst})"
-        )
+        most = _most(words, len(last) > 1)
+        return f"{capital(_all(first))} {words.best[len(first) > 1]} ({best}), {_all(last)} {most} ({worst})"
     line = f"{capital(_all(first))} {words.best[len(first) > 1]}, with {best}{basis}"
     between = [each for each in ranked if each not in first and each not in last]
     ahead = f", ahead of {called(between[0])} ({figure_text(ranked, between[0], name)})" if between else ""
     return f"{line}{ahead}; {_all(last)} {words.worst[len(last) > 1]} ({worst})"
 
 
-def _most(words: Words, last: list[Outcome]) -> str:
+def _most(words: Words, several: bool = False) -> str:
     """The other end, in few words: "uses the most" is "the most" beside "uses the least"."""
-    return "the " + words.worst[len(last) > 1].rpartition("the ")[2]
+    return "the " + words.worst[several].rpartition("the ")[2]
 
 
 def _alike(one: Outcome, other: Outcome, name: str) -> bool:
@@ -181,7 +185,7 @@ def sweep_lines(swept: Swept, serving: bool, basis: str = "") -> list[str]:
     """How much each axis matters, and the best point; of a single axis, the best points of several figures."""
     name = main_figure(swept, serving)
     moving = [path for path, axis in swept.grid.axes.items() if len(axis) > 1]
-    if swept.grid.points != math.prod(len(axis) for axis in swept.grid.axes.values()):
+    if not swept.grid.crossed:
         moving = moving[:1]  # all move together
     if len(moving) < 2:
         others = [each for each in LINES[serving] if each in swept.measures and each != name and _differs(swept, each)]
@@ -203,7 +207,7 @@ def _ends_line(swept: Swept, name: str, moving: list[str], basis: str) -> str:
     shown, column, words = MEASURES[name].shown, swept.measures[name], WORDS.get(name)
     ends = [", ".join(_point(swept, path, i, len(moving) == 1) for path in moving) for i in (best, worst)]
     said = words.best[0] if words else f"has the best {MEASURES[name].title}"
-    last = "the " + words.worst[0].rpartition("the ")[2] if words else "the worst"
+    last = _most(words) if words else "the worst"
     told = f"{capital(ends[0])} {said} ({shown(float(column[best]))}{basis})"
     return f"{told}, {ends[1]} {last} ({shown(float(column[worst]))})"
 
@@ -235,4 +239,4 @@ def _effect_line(swept: Swept, path: str, name: str, ratio: float, first: bool) 
     return f"{field} matters {'most' if first else 'less'}: {found}"
 
 
-__all__ = ["WORDS", "answer_lines", "called", "change_sentence", "sweep_lines"]
+__all__ = ["WORDS", "answer_lines", "called", "change_sentence", "spoken", "sweep_lines"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hwsim.analytic.inference import NAMES
-from hwsim.report.plan import NEGLIGIBLE, labelled, part_bars
+from hwsim.report.plan import NEGLIGIBLE, labelled, part_bars, sizes_line
 from hwsim.units import show
 
 if TYPE_CHECKING:
@@ -49,9 +49,8 @@ def headline(estimate: InferenceEstimate) -> str:
 def strategy_line(estimate: InferenceEstimate) -> str:
     """The strategy in words."""
     s = estimate.strategy
-    sizes = " · ".join(f"{name} {s[name]}" for name in ("tp", "pp", "dp", "ep") if s[name] > 1) or "one device"
     compute = "" if s["compute"] == s["weights"] else f" (multiplied in {s['compute']})"
-    return f"{sizes} · weights {s['weights']}{compute} · KV cache {s['kv']} · {s['engine']}"
+    return f"{sizes_line(s)} · weights {s['weights']}{compute} · KV cache {s['kv']} · {s['engine']}"
 
 
 def batch_line(estimate: InferenceEstimate) -> str:

@@ -6,16 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hwsim.analytic.estimate import NAMES
+from hwsim.analytic.estimate import NAMES, TrainingEstimate
 from hwsim.report.terminal import bar, plain, wrapped
 from hwsim.units import HOUR_S, TERA, show
 
 if TYPE_CHECKING:
-    from hwsim.analytic.estimate import TrainingEstimate
+    from hwsim.analytic.inference import InferenceEstimate
     from hwsim.formulas.ranges import Range
     from hwsim.search.plan import Plan
 
 BAR = 24
+SIZES = ("tp", "pp", "dp", "ep")
+"""Parallel sizes of a deployment."""
 NEGLIGIBLE = 0.002
 LONGEST_ARGUMENT = 200
 
@@ -65,13 +67,32 @@ def headline(plan: Plan) -> str:
     return f"{model} on {machine}: {speed}, {show(budget, 'count')} tokens in {days}"
 
 
+def sizes_line(strategy: Mapping[str, Any], names: Sequence[str] = SIZES) -> str:
+    """The parallel sizes above 1 in words.
+
+    Examples
+    --------
+    >>> sizes_line({"tp": 8, "pp": 1, "dp": 2, "ep": 1})
+    'tp 8 · dp 2'
+    """
+    return " · ".join(f"{name} {strategy[name]}" for name in names if strategy[name] > 1) or "one device"
+
+
+def sizes_label(strategy: Mapping[str, Any], names: Sequence[str] = SIZES) -> str:
+    """The same where there is little room.
+
+    Examples
+    --------
+    >>> sizes_label({"tp": 8, "pp": 1, "dp": 2, "ep": 1})
+    'tp8 dp2'
+    """
+    return " ".join(f"{name}{strategy[name]}" for name in names if strategy[name] > 1) or "one device"
+
+
 def strategy_line(estimate: TrainingEstimate) -> str:
     """The strategy in words."""
     s = estimate.strategy
-    sizes = (
-        " · ".join(f"{name} {s[name]}" for name in ("tp", "pp", "vpp", "cp", "dp", "ep", "etp") if s[name] > 1)
-        or "one device"
-    )
+    sizes = sizes_line(s, ("tp", "pp", "vpp", "cp", "dp", "ep", "etp"))
     zero = (
         f" · ZeRO {s['zero']}" + (f" over {s['shard']}" if s["shard"] < s["dp"] * s["cp"] else "") if s["zero"] else ""
     )
@@ -103,12 +124,21 @@ def bars(estimate: TrainingEstimate) -> Any:
     return grid
 
 
-def memory_bars(estimate: TrainingEstimate) -> Any:
-    """Parts of memory on the worst device; slack is what the allocator reserves beyond them."""
-    capacity, reserved = estimate.memory_capacity_bytes, estimate.memory_reserved_bytes
+def memory_parts(estimate: TrainingEstimate | InferenceEstimate) -> dict[str, float]:
+    """Memory of the worst device by part; of a training job with the runtime's own, and what the allocator reserves
+    beyond all of them.
+    """
+    if not isinstance(estimate, TrainingEstimate):
+        return dict(estimate.memory_bytes)
     context = estimate.memory_context_bytes
-    slack = reserved - estimate.memory_allocated_bytes - context
-    parts = {**estimate.memory_bytes, "context": context, "slack": slack}
+    slack = estimate.memory_reserved_bytes - estimate.memory_allocated_bytes - context
+    return {**estimate.memory_bytes, "context": context, "slack": slack}
+
+
+def memory_bars(estimate: TrainingEstimate) -> Any:
+    """Parts of memory on the worst device."""
+    capacity, reserved = estimate.memory_capacity_bytes, estimate.memory_reserved_bytes
+    parts = memory_parts(estimate)
     title = f"Memory {show(reserved, 'bytes')} of {show(capacity, 'bytes')} a device"
     return part_bars(title, {name: (value, show(value, "bytes")) for name, value in parts.items()}, capacity)
 
@@ -241,9 +271,9 @@ def rejected_line(plan: Plan) -> str:
     return " · ".join(shown) or "none"
 
 
-def python_call(call: Mapping[str, Any]) -> str:
+def python_call(call: Mapping[str, Any], function: str = "plan") -> str:
     """The same question in Python."""
-    return f"hwsim.plan({', '.join(f'{name}={_literal(value)}' for name, value in call.items())})"
+    return f"hwsim.{function}({', '.join(f'{name}={_literal(value)}' for name, value in call.items())})"
 
 
 def _literal(value: Any) -> str:

@@ -44,7 +44,7 @@ def sensitivity_view(found: Sensitivity, call: Mapping[str, Any], metric: str) -
         "No effect": ", ".join(idle) or "none of them is without",
         "Notes": "\n".join(_notes(found.levers)),
         **({} if found.replan else {"Fixed times": _fixed_line(found)}),
-        "Python": python_call(call).replace("hwsim.plan(", "hwsim.sensitivity(", 1),
+        "Python": python_call(call, "sensitivity"),
     }
     top = max((each.swing(metric) for each in shown), default=0.0)
     return [

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsim.report.inference import memory_bars, phase_bars
-from hwsim.report.plan import labelled, python_call, simple_table
+from hwsim.report.plan import SIZES, labelled, python_call, simple_table, sizes_label, sizes_line
 from hwsim.report.terminal import plain
 from hwsim.units import show
 
@@ -43,7 +43,7 @@ def serving_plan_view(plan: ServingPlan, call: Mapping[str, Any]) -> list[Any]:
                 "Considered": f"{plan.candidates:,} layouts and batches in {show(plan.elapsed_s, 's', 2)}, "
                 f"{plan.feasible:,} within the promise",
                 "Rejected": rejected,
-                "Python": python_call(call).replace("hwsim.plan(", "hwsim.plan_inference(", 1),
+                "Python": python_call(call, "plan_inference"),
             }
         ),
     ]
@@ -64,10 +64,9 @@ def headline(plan: ServingPlan) -> str:
 def replica_line(best: InferenceEstimate) -> str:
     """How the devices are used."""
     s, made = best.strategy, best.deployment
-    sizes = " · ".join(f"{name} {s[name]}" for name in ("tp", "pp", "dp", "ep") if s[name] > 1) or "one device"
     job = f"{s['input_len']:,} tokens in, {s['output_len']:,} out · weights {s['weights']} · KV cache {s['kv']}"
     count = made["replicas"]
-    return f"{count} replica{'s' if count > 1 else ''} of {sizes} · {job} · {s['engine']}"
+    return f"{count} replica{'s' if count > 1 else ''} of {sizes_line(s)} · {job} · {s['engine']}"
 
 
 def promise_line(plan: ServingPlan) -> str:
@@ -107,7 +106,7 @@ def runners_up(plan: ServingPlan) -> Any:
                 "#": place,
                 "devices": made["devices"],
                 "replicas": made["replicas"],
-                **{name: s[name] for name in ("tp", "pp", "dp", "ep")},
+                **{name: s[name] for name in SIZES},
                 "batch": s["batch"],
                 "requests/s": f"{made['qps_capacity']:.3g}",
                 f"TTFT {at}" if timed else "TTFT": show(ttft, "s"),
@@ -156,8 +155,7 @@ def plot(plan: ServingPlan, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     groups: dict[str, list[dict[str, Any]]] = {}
     for point in plan.pareto:
-        sizes = " ".join(f"{name}{point[name]}" for name in ("tp", "pp", "dp", "ep") if point[name] > 1) or "one device"
-        groups.setdefault(sizes, []).append(point)
+        groups.setdefault(sizes_label(point), []).append(point)
     every = sorted(plan.pareto, key=lambda point: point["output_tokens_per_s_per_user"])
     xs, ys = ([point[f"output_tokens_per_s_per_{of}"] for point in every] for of in ("user", "device"))
     axes.plot(xs, ys, color="#999999", linewidth=0.8, zorder=1)

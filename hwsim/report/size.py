@@ -36,7 +36,7 @@ def size_view(found: Sizing, call: Mapping[str, Any]) -> list[Any]:
         f"[bold]{plain(headline(found))}[/bold]",
         labelled({label: text for label, text in lines.items() if text}),
         *considered(found),
-        labelled(no | {"Python": python_call(call).replace("hwsim.plan(", "hwsim.size(", 1)}),
+        labelled(no | {"Python": python_call(call, "size")}),
     ]
 
 

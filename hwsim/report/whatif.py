@@ -9,6 +9,7 @@ import numpy as np
 
 from hwsim.report.plan import labelled, simple_table
 from hwsim.report.terminal import plain
+from hwsim.scenarios.compare import SAME
 from hwsim.scenarios.measures import MEASURES
 from hwsim.scenarios.sweep import layout
 from hwsim.units import scales, show
@@ -32,8 +33,6 @@ MAIN = {
 """What a sweep is judged by: the first that is not the same everywhere."""
 SCREEN = 118
 """Characters of a row."""
-SAME = 0.005
-"""Relative difference that nobody would call one."""
 PLAIN = ("job", "strategy", "accelerator", "cluster", "tiers", "node")
 """Parts of a field's path that a reader does not need."""
 WHY = {False: ("tokens_per_s", "memory", "cost"), True: ("tpot", "memory", "cost")}
@@ -91,11 +90,8 @@ def same_line(result: WhatIf) -> str:
     """The figures that are the same in all scenarios."""
     names, left = figures_of(result.outcomes, serves(result)), shown_figures(result)
     same = [name for name in names if name not in left and _same(result.outcomes, name)]
-    figures = [
-        f"{MEASURES[name].title} {MEASURES[name].shown(value)}"
-        for name in same
-        if (value := next(each.measures[name] for each in result.outcomes if name in each.measures)) is not None
-    ]
+    values = {name: next(each.measures[name] for each in result.outcomes if name in each.measures) for name in same}
+    figures = [f"{MEASURES[name].title} {MEASURES[name].shown(value)}" for name, value in values.items()]
     return f"The same in all: {', '.join(figures)}." if figures and len(result.outcomes) > 1 else ""
 
 
@@ -123,7 +119,7 @@ def cell(result: WhatIf, outcome: Outcome, name: str) -> str:
     if name not in outcome.measures:
         return "n/a"
     shown = figure_text(result.outcomes, outcome, name)
-    change = next((each for each in result.changes.get(outcome.name, ()) if each.measure.name == name), None)
+    change = result.change(outcome, name)
     if change is None or change.better is None:
         return shown
     return f"{shown} {change.shown}"

@@ -13,25 +13,23 @@ from hwsim.analytic.inference import InferenceEstimate, estimate
 from hwsim.analytic.serving import Served
 from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import evaluate
-from hwsim.asking import asked, training_request
+from hwsim.asking import asked, books, training_request
 from hwsim.asking_inference import served_asked, serving_request
 from hwsim.costs.bill import Bill, bill
+from hwsim.defaults import DEFAULT_DEVICES, MOST_SERVING
 from hwsim.errors import InfeasibleError, UsageError
 from hwsim.formulas.ranges import Range, scaled
 from hwsim.scenarios.measures import measured
-from hwsim.scenarios.question import AIMS, TASKS, Question, counted, located
+from hwsim.scenarios.question import AIMS, Question, counted, located
 from hwsim.search.bills import training_bill
 from hwsim.search.plan import Plan, Request, plan_training
 from hwsim.search.serving_plan import ServingPlan, ServingRequest, plan_serving
 from hwsim.specs.economy import Grid, Prices
-from hwsim.specs.library import DEFAULT_GRID, DEFAULT_PRICES, load_grid, load_prices
+from hwsim.specs.library import DEFAULT_HARDWARE
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
 from hwsim.units import DAY_S, MILLION, TERA
 
-HARDWARE = "h100-sxm-80"
-DEVICES, MOST_DEVICES = 8, 256
-"""Devices where nobody says: of a job, and at most of a deployment for some traffic."""
 KEPT = (
     "tp", "pp", "vpp", "cp", "ep", "etp", "zero", "micro_batch", "recompute", "sequence_parallel", "schedule", "order",
 )  # fmt: skip
@@ -65,6 +63,13 @@ class Asked:
             msg = f"{self.question.name}: names no strategy"
             raise UsageError(msg)
         return self.single
+
+    @property
+    def setting(self) -> Setting | Served:
+        """The model on the machine, whatever the strategy."""
+        if self.request is None:
+            return self.one[0]
+        return self.request.setting if isinstance(self.request, Request) else self.request.served
 
 
 @dataclass(frozen=True)
@@ -128,9 +133,8 @@ def ask(question: Question, profiles: str | Path | None = None) -> Asked:
 
 def _ask(question: Question, profiles: str | Path | None) -> Asked:
     _check_task(question)
-    grid, prices = load_grid(placed(question), profiles), load_prices(priced(question), profiles)
-    given: dict[str, Any] = {"model": question.chosen("model"), "hardware": question.chosen("hardware", HARDWARE)}
-    given |= {"settings": question.settings(), "profiles": profiles, **question.group("job")}
+    prices, grid = books_of(question, profiles)
+    given = {**subject_of(question, profiles), **question.group("job")}
     count = counted(question)
     strategy = question.group("strategy")
     _refuse_idle(question, bool(strategy))
@@ -139,10 +143,10 @@ def _ask(question: Question, profiles: str | Path | None) -> Asked:
         search = {**question.top("objective"), "pin": _pins(question)}
         if strategy and not traffic:
             return Asked(question, None, served_asked(gpus=count.get("gpus"), **given, **strategy), grid, prices)
-        devices = count.get("gpus", MOST_DEVICES if traffic.get("qps") else DEVICES)
+        devices = count.get("gpus", MOST_SERVING if traffic.get("qps") else DEFAULT_DEVICES)
         search["pin"] = [*search["pin"], *(f"{name}={value}" for name, value in strategy.items())]
         return Asked(question, serving_request(gpus=devices, **given, **traffic, **search), None, grid, prices)
-    devices = count.get("gpus", DEVICES)
+    devices = count.get("gpus", DEFAULT_DEVICES)
     if strategy:
         setting, s = asked(gpus=devices, **given, **strategy)
         if s.shape:
@@ -168,14 +172,15 @@ def _refuse_idle(question: Question, explicit: bool) -> None:
             raise UsageError(msg)
 
 
-def placed(question: Question) -> Any:
-    """Where its electricity comes from."""
-    return question.chosen("grid", DEFAULT_GRID)
+def subject_of(question: Question, profiles: str | Path | None) -> dict[str, Any]:
+    """Model and machine with what is laid over them, as arguments of the facade."""
+    model, hardware = question.chosen("model"), question.chosen("hardware", DEFAULT_HARDWARE)
+    return {"model": model, "hardware": hardware, "settings": question.settings(), "profiles": profiles}
 
 
-def priced(question: Question) -> Any:
-    """The price book it goes by."""
-    return question.chosen("prices", DEFAULT_PRICES)
+def books_of(question: Question, profiles: str | Path | None) -> tuple[Prices, Grid]:
+    """The price book it goes by, and where its electricity comes from."""
+    return books(question.chosen("prices"), question.chosen("grid"), profiles)
 
 
 def _check_task(question: Question) -> None:
@@ -183,7 +188,7 @@ def _check_task(question: Question) -> None:
     if question.fields.get("model") is None:
         msg = "model: missing (which model is it about?)"
         raise UsageError(msg)
-    arguments.choice("task", question.task, TASKS)
+    arguments.choice("task", question.task, arguments.TASKS)
     strange = AIMS["train"] if question.serves else AIMS["infer"]
     for name in strange:
         if name in question.fields:

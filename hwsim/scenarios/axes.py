@@ -57,6 +57,11 @@ class Grid:
         """How many there are."""
         return len(next(iter(self.index.values())))
 
+    @property
+    def crossed(self) -> bool:
+        """Whether every value of an axis meets every one of the others."""
+        return self.points == prod(len(axis) for axis in self.axes.values())
+
 
 def side_by_side(columns: Mapping[str, Sequence[Any]]) -> Grid:
     """A grid whose points take the first values of all columns, the second ones, ...; plain numbers and words."""

@@ -17,7 +17,7 @@ from hwsim.formulas.training import optimal_tokens
 from hwsim.ops.count import parameters
 from hwsim.scenarios.answers import Outcome, answer, ask, nothing
 from hwsim.scenarios.question import Question
-from hwsim.specs.library import load_hardware, load_model
+from hwsim.specs.library import DEFAULT_HARDWARE, load_hardware, load_model
 from hwsim.units import DAY_S, TERA, show
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Faq:
 
 def faq(
     model: Any,
-    hardware: Any = "h100-sxm-80",
+    hardware: Any = DEFAULT_HARDWARE,
     gpus: int | None = None,
     tokens: float | str | None = None,
     grid: str | None = None,
@@ -291,7 +291,7 @@ def how_much_energy(outcome: Outcome) -> Item | None:
         "How much energy and carbon does training take?",
         f"{show(float(energy.expected), 'j')} and {shown[1]} of CO2e ({shown[0]} to {shown[2]}), grid: {bill.grid}",
         f"{show(power, 'w')} at the nodes × {show(seconds, 's')} × PUE × carbon of the grid, and the machines' share",
-        "; ".join(bill.sources[name] for name in ("carbon", "cooling") if name in bill.sources) or "hwsim grids show",
+        "; ".join(bill.sources[name] for name in ("carbon", "pue") if name in bill.sources) or "hwsim grids show",
         {"energy_j": float(energy.expected), "carbon_kg": float(carbon.expected)},
     )  # fmt: skip
 

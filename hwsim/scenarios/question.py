@@ -17,7 +17,6 @@ from hwsim.specs.strategy import COLUMN_NAMES
 from hwsim.units import parse
 
 T = TypeVar("T")
-TASKS = ("train", "finetune", "infer")
 AIMS = {
     "train": ("tokens", "target_days", "target_tokens_per_s"),
     "infer": asking_inference.PROMISES,
@@ -210,7 +209,7 @@ def field_schema() -> dict[str, Any]:
         if (known := options(root))
     }
     plain: dict[str, Any] = {name: {} for name in names if name not in groups}
-    plain["task"] = {"enum": list(TASKS)}
+    plain["task"] = {"enum": list(arguments.TASKS)}
     model = {"description": "A preset, a file of this folder, or fields of a model."}
     return {"type": "object", "properties": {**plain, **groups, "model": model}, "additionalProperties": True}
 

@@ -60,6 +60,10 @@ class WhatIf:
         """What the others are held against."""
         return self.outcomes[0]
 
+    def change(self, outcome: Outcome, name: str) -> Change | None:
+        """How a figure of a scenario moved; None for the base, and where either has none."""
+        return next((each for each in self.changes.get(outcome.name, ()) if each.measure.name == name), None)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `hwsim whatif --json`."""
         return {

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from hwsim.analytic.setting import Setting
 from hwsim.errors import UsageError, shorten
 from hwsim.scenarios.answers import Asked, ask
-from hwsim.scenarios.question import TIMES, Question, located
-from hwsim.search.plan import Request
-from hwsim.search.serving_plan import ServingRequest
+from hwsim.scenarios.question import TIMES, Question, is_multiple, located
 from hwsim.specs.fields import dimension_of, value_at
 from hwsim.specs.scenario import MOST_TIMES
 from hwsim.units import write
@@ -28,7 +24,7 @@ def scaled(question: Question, profiles: str | Path | None) -> Question:
     InputFileError
         Where there is nothing to multiply.
     """
-    factors = {path: value for path, value in question.fields.items() if isinstance(value, Mapping) and TIMES in value}
+    factors = {path: value for path, value in question.fields.items() if is_multiple(value)}
     if not factors:
         return question
     plain = {path: value for path, value in question.fields.items() if path not in factors}
@@ -46,11 +42,7 @@ class Subject:
 
     def __init__(self, asked: Asked) -> None:
         self.question = asked.question
-        request = asked.request
-        if isinstance(request, Request):
-            setting: Any = Setting(request.model, request.hardware, request.job, request.devices)
-        else:
-            setting = request.served if isinstance(request, ServingRequest) else asked.one[0]
+        setting = asked.setting
         job = setting.job
         self.roots: dict[str, Any] = {"model": setting.model, "job": job}
         self.roots |= {"accelerator": setting.hardware.accelerator, "cluster": setting.hardware.cluster}

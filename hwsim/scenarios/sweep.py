@@ -18,15 +18,18 @@ from hwsim.analytic.setting import Setting
 from hwsim.analytic.training import TrainingColumns, evaluate
 from hwsim.asking import asked_rows
 from hwsim.costs.bill import bill
+from hwsim.defaults import DEFAULT_DEVICES
 from hwsim.errors import InfeasibleError, InputFileError, UsageError, shorten
 from hwsim.formulas.ranges import certain
-from hwsim.scenarios.answers import HARDWARE, Outcome, answer, ask, placed, priced, token_budget
+from hwsim.scenarios.answers import Outcome, answer, ask, books_of, subject_of, token_budget
 from hwsim.scenarios.axes import AxisPoint, Grid, lay_out
 from hwsim.scenarios.loading import Loaded
 from hwsim.scenarios.measures import MEASURES
 from hwsim.scenarios.question import Question, counted, located
+from hwsim.specs.economy import Grid as Place
+from hwsim.specs.economy import Prices
 from hwsim.specs.fields import field_at, with_values
-from hwsim.specs.library import load_grid, load_prices, with_own_prices
+from hwsim.specs.library import with_own_prices
 from hwsim.specs.strategy import COLUMN_NAMES, ORDERS, Strategies
 from hwsim.units import DAY_S, TERA
 
@@ -210,12 +213,14 @@ def _columnable(path: str) -> bool:
 
 
 Axes = list[tuple[tuple[AxisPoint, ...], npt.NDArray[np.intp]]]
+Column = tuple[list[Any], npt.NDArray[np.intp]]
+"""Values of a field, and which of them each point has."""
 
 
 def _group(question: Question, axes: Axes, profiles: str | Path | None, result: _Points, rows: Array) -> None:
     """Points that differ in numbers alone."""
     job: dict[str, Any] = {}
-    machine: dict[str, Array] = {}
+    others: dict[str, Column] = {}
     for points, index in axes:
         for path in dict.fromkeys(path for point in points for path in point.fields):
             values = [point.fields.get(path) for point in points]
@@ -223,22 +228,21 @@ def _group(question: Question, axes: Axes, profiles: str | Path | None, result: 
             if root in ("strategy", "job"):
                 job[inner] = np.array(values)[index]
             else:
-                machine[path] = _checked(question, path, values, profiles)[index]
+                others[path] = (values, index)
+    machine = _machine(question, others, profiles)
     given = {**question.group("job"), **question.group("strategy"), **job}
-    count = counted(question)
-    subject = (question.chosen("model"), question.chosen("hardware", HARDWARE), count.get("gpus", 8))
+    gpus = counted(question).get("gpus", DEFAULT_DEVICES)
     try:
-        setting, s = located(
-            question, lambda: asked_rows(*subject, settings=question.settings(), profiles=profiles, **given)
-        )
+        setting, s = located(question, lambda: asked_rows(gpus=gpus, **subject_of(question, profiles), **given))
     except InputFileError as error:
         result.why_not.update(dict.fromkeys(map(int, rows), str(error)))
         return
+    books = books_of(question, profiles)
     table = Strategies(**{name: np.broadcast_to(getattr(s, name), (len(rows),)) for name in COLUMN_NAMES})
     size = SMALL - 1 if machine else CHUNK_ROWS
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
-        _evaluate(question, _nudged(setting, machine, part), table.take(part), profiles, result, rows[part])
+        _evaluate(question, _nudged(setting, machine, part), table.take(part), books, result, rows[part])
 
 
 def _nudged(setting: Setting, machine: Mapping[str, Array], part: slice) -> Setting:
@@ -252,9 +256,22 @@ def _nudged(setting: Setting, machine: Mapping[str, Array], part: slice) -> Sett
     return Setting(setting.model, with_values(setting.hardware, values), setting.job, setting.devices)
 
 
-def _checked(question: Question, path: str, values: list[Any], profiles: str | Path | None) -> npt.NDArray[np.float64]:
+def _machine(question: Question, columns: Mapping[str, Column], profiles: str | Path | None) -> dict[str, Array]:
+    """Numbers of the machine, point by point, in SI."""
+    if not columns:
+        return {}
+    hardware = ask(question, profiles).setting.hardware
+    readers = {path: TypeAdapter[Any](field_at(hardware, path)) for path in columns}
+    return {
+        path: _checked(question, path, values, readers[path], profiles)[index]
+        for path, (values, index) in columns.items()
+    }
+
+
+def _checked(
+    question: Question, path: str, values: list[Any], reader: TypeAdapter[Any], profiles: str | Path | None
+) -> npt.NDArray[np.float64]:
     """The values of a field in SI, each held against its range, the outermost against all the rest of the machine."""
-    reader: TypeAdapter[Any] = TypeAdapter(field_at(question_hardware(question, profiles), path))
     numbers = []
     for value in values:
         try:
@@ -268,13 +285,8 @@ def _checked(question: Question, path: str, values: list[Any], profiles: str | P
     return np.array(numbers)
 
 
-def question_hardware(question: Question, profiles: str | Path | None) -> Any:
-    """The machine that a question is about."""
-    return ask(question, profiles).one[0].hardware
-
-
 def _evaluate(
-    question: Question, setting: Setting, s: Strategies, profiles: str | Path | None, result: _Points, rows: Array
+    question: Question, setting: Setting, s: Strategies, books: tuple[Prices, Place], result: _Points, rows: Array
 ) -> None:
     """Time, memory and money of some rows, and why others are not legal."""
     columns = evaluate(setting, s)
@@ -286,22 +298,20 @@ def _evaluate(
     fits = np.broadcast_to(columns.fits, legal.shape)
     result.why_not.update(dict.fromkeys(map(int, rows[legal & ~fits]), "out of memory"))
     result.fits[rows] = legal & fits
-    for name, value in _figures(question, columns, profiles).items():
+    for name, value in _figures(question, columns, books).items():
         if value is not None:
             result.found[name][rows] = np.where(legal, np.broadcast_to(value, legal.shape), np.nan)
 
 
-def _figures(question: Question, columns: TrainingColumns, profiles: str | Path | None) -> dict[str, Any]:
+def _figures(question: Question, columns: TrainingColumns, books: tuple[Prices, Place]) -> dict[str, Any]:
     """The figures of every row, by name."""
     setting, s = columns.setting, columns.strategies
     tokens = token_budget(question, setting.model)
     budget = tokens or TERA
     seconds = budget / columns.tokens_per_s
     power = columns.energy_j / columns.step_time_s
-    grid, prices = load_grid(placed(question), profiles), load_prices(priced(question), profiles)
-    spent = bill(
-        setting.hardware, s.devices, certain(seconds), certain(seconds * power), prices, grid, setting.parameters.total
-    )
+    parameters = setting.parameters.total
+    spent = bill(setting.hardware, s.devices, certain(seconds), certain(seconds * power), *books, parameters)
     rent = spent.rent_usd["on_demand"]
     return {
         "step_time": columns.step_time_s,

@@ -287,15 +287,14 @@ def explored(request: ServingRequest) -> list[dict[str, Any]]:
         return []
     seen = steady(served, columns(found), batches(served.job.engine.max_sequences))
     _, alive = _sift(request, seen)
-    points, front = _points(request, found, seen), set(_best_of(request, seen))
+    points, front = _points(request, found, seen, slice(None)), set(_best_of(request, seen))
     keeps = alive[np.broadcast_to(seen.fits, alive.shape)].tolist()
     return [{**point, "best": i in front, "keeps": keeps[i]} for i, point in enumerate(points)]
 
 
 def _front(request: ServingRequest, found: Sequence[Layout], seen: Steady) -> list[dict[str, Any]]:
     """Layouts and batches that no other beats in both tokens per second of a device and of a user."""
-    points = _points(request, found, seen)
-    front = [points[i] for i in _best_of(request, seen)]
+    front = _points(request, found, seen, _best_of(request, seen))
     return sorted(front, key=lambda point: -point["output_tokens_per_s_per_user"])
 
 
@@ -314,10 +313,12 @@ def _best_of(request: ServingRequest, seen: Steady) -> list[int]:
     return [int(i) for i in pareto_front(-_speeds(request, seen))]
 
 
-def _points(request: ServingRequest, found: Sequence[Layout], seen: Steady) -> list[dict[str, Any]]:
-    """What fits, layout by layout and batch by batch."""
+def _points(
+    request: ServingRequest, found: Sequence[Layout], seen: Steady, chosen: list[int] | slice
+) -> list[dict[str, Any]]:
+    """Those chosen of what fits, layout by layout and batch by batch."""
     shape = np.broadcast_shapes(np.shape(seen.tpot_s), np.shape(seen.fits))
-    rows, batch = (places.tolist() for places in np.nonzero(np.broadcast_to(seen.fits, shape)))
+    rows, batch = (places[chosen].tolist() for places in np.nonzero(np.broadcast_to(seen.fits, shape)))
     return [
         {
             "output_tokens_per_s_per_user": user,
@@ -325,7 +326,7 @@ def _points(request: ServingRequest, found: Sequence[Layout], seen: Steady) -> l
             "batch": int(np.ravel(seen.batch)[column]),
             **{name: int(value) for name, value in vars(found[row]).items()},
         }
-        for (user, device), row, column in zip(_speeds(request, seen).tolist(), rows, batch, strict=True)
+        for (user, device), row, column in zip(_speeds(request, seen)[chosen].tolist(), rows, batch, strict=True)
     ]
 
 

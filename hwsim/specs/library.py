@@ -26,8 +26,8 @@ ACCELERATORS, CLUSTERS, MODELS, FRAMEWORKS = "accelerators", "clusters", "models
 ENGINES, GRIDS, PRICES = "engines", "grids", "prices"
 PROFILES = (ACCELERATORS, CLUSTERS, GRIDS, PRICES)
 """Folders that a profile folder may hold."""
-DEFAULT_GRID, DEFAULT_PRICES = "usa", "market-2026-11"
-"""Place and price book where none is named."""
+DEFAULT_HARDWARE, DEFAULT_GRID, DEFAULT_PRICES = "h100-sxm-80", "usa", "market-2026-11"
+"""Device, place and price book where none is named."""
 OVERRIDE_ROOTS: Mapping[str, type[Spec]] = {
     "accelerator": Accelerator, "cluster": Cluster, "model": Model, "framework": Framework, "job": TrainingJob,
     "engine": Engine,

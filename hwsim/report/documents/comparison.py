@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any
 from hwsim.analytic.estimate import NAMES, TrainingEstimate
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Paragraph, Reproduce, Section, Table
-from hwsim.report.documents.parts import accuracy_section, bill_section, provenance, range_row, words
+from hwsim.report.documents.parts import (
+    accuracy_section,
+    bill_section,
+    digits,
+    provenance,
+    range_row,
+    words,
+)
 from hwsim.report.documents.sweeping import HEADS, scale_of, sweep_section
 from hwsim.report.figures import Measure
-from hwsim.report.findings import answer_lines, called, change_sentence
+from hwsim.report.findings import answer_lines, called, change_sentence, spoken
+from hwsim.report.plan import memory_parts
 from hwsim.report.whatif import (
     basis_line,
     per,
@@ -26,7 +34,6 @@ from hwsim.units import show
 
 if TYPE_CHECKING:
     from hwsim.scenarios.answers import Outcome
-    from hwsim.scenarios.compare import Change
     from hwsim.scenarios.run import WhatIf
 
 COMPARED = {False: ("days", "tokens_per_s", "cost", "energy"), True: ("cost", "devices", "tpot", "energy")}
@@ -105,17 +112,9 @@ def _cell(result: WhatIf, outcome: Outcome, name: str, size: float) -> Cell:
     if name not in outcome.measures:
         return Cell("n/a", math.inf)
     value = outcome.measures[name]
-    change = _change(result, outcome, name)
-    shown = _digits(value / size) if size else MEASURES[name].shown(value)
+    change = result.change(outcome, name)
+    shown = digits(value / size) if size else MEASURES[name].shown(value)
     return Cell(f"{shown} ({change.shown})" if change and change.better is not None else shown, value)
-
-
-def _digits(number: float) -> str:
-    return f"{number:,.0f}" if number >= 1000 else show(number, "count")
-
-
-def _change(result: WhatIf, outcome: Outcome, name: str) -> Change | None:
-    return next((each for each in result.changes.get(outcome.name, ()) if each.measure.name == name), None)
 
 
 def deltas_section(result: WhatIf) -> Section:
@@ -124,7 +123,7 @@ def deltas_section(result: WhatIf) -> Section:
     blocks: list[Block] = []
     first, alike, still = called(result.base), list[str](), list[str]()
     for name in COMPARED[serves(result)]:
-        known = {outcome.name: _change(result, outcome, name) for outcome in result.outcomes[1:]}
+        known = {outcome.name: result.change(outcome, name) for outcome in result.outcomes[1:]}
         found = {key: each.ratio - 1.0 for key, each in known.items() if each and each.base > 0 and each.value > 0}
         measure, moved = MEASURES[name], {key: value for key, value in found.items() if abs(value) > MOVED}
         if name == "tokens_per_s" and "days" in drawn:
@@ -172,24 +171,15 @@ def why_section(result: WhatIf) -> Section:
 def memory_section(result: WhatIf) -> Section | None:
     """Memory of every scenario against its capacity."""
     known = [(o.name, o.estimate) for o in result.outcomes if o.estimate is not None]
-    stacks = {name: _memory(estimate) for name, estimate in known}
+    stacks = {name: memory_parts(estimate) for name, estimate in known}
     limits = {name: float(estimate.memory_capacity_bytes) for name, estimate in known}
     if not stacks:
         return None
     fullest = max(stacks, key=lambda name: sum(stacks[name].values()) / limits[name])
     share = sum(stacks[fullest].values()) / limits[fullest]
-    who = capital("the base" if fullest == "base" else fullest)
+    who = capital(spoken(fullest))
     title = f"{who} fills its devices {'most' if len(stacks) > 1 else 'so far'}: {share:.0%}"
     return Section("Memory", (figures.memory_bars("memory", title, stacks, limits, "The fullest device of each."),))
-
-
-def _memory(estimate: Any) -> dict[str, float]:
-    parts = dict(estimate.memory_bytes)
-    if isinstance(estimate, TrainingEstimate):
-        context = estimate.memory_context_bytes
-        slack = estimate.memory_reserved_bytes - estimate.memory_allocated_bytes - context
-        parts |= {"context": context, "slack": slack}
-    return parts
 
 
 def time_section(result: WhatIf) -> Section | None:
@@ -207,7 +197,7 @@ def time_section(result: WhatIf) -> Section | None:
         return None
     least = min(stacks, key=lambda name: sum(stacks[name].values()))
     totals = [sum(parts.values()) for parts in stacks.values()]
-    title = f"{capital('the base' if least == 'base' else least)} needs the least device time for a token"
+    title = f"{capital(spoken(least))} needs the least device time for a token"
     if max(totals) - min(totals) < MOVED * max(totals) and len(totals) > 1:
         title = "All need about the same device time for a token"
     caption = "Time that is not hidden behind other work, summed over all devices."
@@ -230,7 +220,7 @@ def money_section(result: WhatIf) -> Section:
         return Section("Money", (Paragraph("No price of this hardware is known."),))
     rents = [row for row in rows if row.measure.name.startswith("Rent")] or rows
     least = min(rents, key=lambda row: row.expected)
-    who = capital("the base" if least.name == "base" else least.name)
+    who = capital(spoken(least.name))
     verb = f"is the cheapest to {'rent' if least.measure.name.startswith('Rent') else 'own'}"
     title = f"{who} {verb}: {show(least.expected, 'usd')} {per(result)}"
     caption = "Low, expected and high. Where ranges overlap, the order may be another."

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LIBRARIES = ("numpy", "pandas", "simpy", "matplotlib")
 USD, ENERGY, CARBON = Measure("Cost", "usd"), Measure("Energy", "j"), Measure("Carbon", "kg")
 RENTS = {"on_demand": "rent, on demand", "committed": "rent, a year committed", "spot": "rent, spot"}
+PER_OUTPUT = "per million output tokens"
+"""What the bill of a deployment is of."""
 FEW = 100.0
 """Device-hours below which digits count."""
 CONSTANTS = {"rent_usd": "rent", "pue": "PUE (cooling)", "used": "share of time used", "life": "years of use"}
@@ -84,11 +86,12 @@ def between(value: Bounds, dimension: str) -> str:
         return shown
     size, unit = Measure("", dimension).scale(expected)
     if shown.endswith(f" {unit}"):  # all three in one unit
-        return f"{shown} ({_digits(low / size)} to {_digits(high / size)})"
+        return f"{shown} ({digits(low / size)} to {digits(high / size)})"
     return f"{shown} ({show(low, dimension)} to {show(high, dimension)})"
 
 
-def _digits(number: float) -> str:
+def digits(number: float) -> str:
+    """A number whose unit stands elsewhere."""
     return f"{number:,.0f}" if number >= 1000.0 else show(number, "count")
 
 
@@ -201,6 +204,6 @@ def accuracy_section(estimate: TrainingEstimate) -> Section:
 
 
 __all__ = [
-    "accuracy_section", "between", "bill_section", "capital", "money_line", "provenance", "question_facts", "range_row",
-    "sensitivity_section", "words",
+    "PER_OUTPUT", "accuracy_section", "between", "bill_section", "capital", "digits", "money_line", "provenance",
+    "question_facts", "range_row", "sensitivity_section", "words",
 ]  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from hwsim.analytic.inference import NAMES
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Reproduce, Section, Table
 from hwsim.report.documents.parts import (
+    PER_OUTPUT,
     bill_section,
     money_line,
     provenance,
@@ -17,6 +18,7 @@ from hwsim.report.documents.parts import (
 from hwsim.report.documents.served import accuracy_section
 from hwsim.report.figures import Measure, Point
 from hwsim.report.inference import batch_line, room_line, sends_line, strategy_line
+from hwsim.report.plan import SIZES, sizes_label
 from hwsim.report.serving_plan import headline, promise_line, replica_line
 from hwsim.report.writing import capital
 from hwsim.search.serving_plan import ServingPlan
@@ -30,11 +32,9 @@ if TYPE_CHECKING:
     from hwsim.scenarios.dossier import Dossier
     from hwsim.search.sensitivity import Sensitivity
 
-PER = "per million output tokens"
 USER = Measure("Output speed of a user", unit="tokens/s")
 DEVICE = Measure("Output of a device", unit="tokens/s")
 SHOWN_PLANS = 3
-SIZES = ("tp", "pp", "dp", "ep")
 
 
 def serving_document(found: Dossier, sensitivity: Sensitivity | None, command: str, python: str) -> Document:
@@ -65,7 +65,7 @@ def explained(found: Dossier, sensitivity: Sensitivity | None) -> list[Section]:
     sections = [memory_section(best, plan), time_section(best)]
     sections += [pareto_section(found, best)] if len(found.points) > 1 else []
     sections += [sensitivity_section(sensitivity)] if sensitivity is not None else []
-    sections += [bill_section(outcome.bill, PER)] if outcome.bill is not None else []
+    sections += [bill_section(outcome.bill, PER_OUTPUT)] if outcome.bill is not None else []
     return [*sections, accuracy_section(cast("Served", outcome.setting))]
 
 
@@ -84,7 +84,7 @@ def answer_lines(found: Dossier, best: InferenceEstimate, plan: ServingPlan | No
         watts, rate = best.average_power_w_per_device * best.hardware["devices"], best.output_tokens_per_s
     used, capacity = best.memory_allocated_bytes, best.memory_capacity_bytes
     lines.append(f"Memory {show(used, 'bytes')} of {show(capacity, 'bytes')} a device; limited by {best.bottleneck}")
-    lines += [money_line(bill, PER)] if bill is not None else []
+    lines += [money_line(bill, PER_OUTPUT)] if bill is not None else []
     lines.append(f"{show(watts, 'w')} on average, {show(watts / rate, 'j')} a token (nodes, without cooling)")
     return tuple(lines)
 
@@ -123,16 +123,12 @@ def _row(one: InferenceEstimate, at: str) -> tuple[Cell | str, ...]:
     ttft, tpot = (made["ttft_s"].get(at), made["tpot_s"].get(at)) if timed else (one.ttft_s, one.tpot_s)
     capacity, device = made["qps_capacity"], made["output_tokens_per_s_per_device"]
     return (
-        f"{made['replicas']:,} × {_sizes(one.strategy) or 'one device'}",
+        f"{made['replicas']:,} × {sizes_label(one.strategy)}",
         *(Cell(f"{count:,}", float(count)) for count in (made["devices"], one.strategy["batch"])),
         Cell(f"{capacity:.3g}", capacity), Cell.of(ttft, "s"), Cell.of(tpot, "s"), Cell(f"{device:,.0f}", device),
         Cell.of(made["cost_usd_per_million_output_tokens"], "usd"), Cell.of(made["power_w"], "w"),
         one.bottleneck.partition(": ")[2],
     )  # fmt: skip
-
-
-def _sizes(strategy: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}{strategy[name]}" for name in SIZES if strategy[name] > 1)
 
 
 def memory_section(best: InferenceEstimate, plan: ServingPlan | None) -> Section:
@@ -156,7 +152,7 @@ def _named(parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _short(one: InferenceEstimate) -> str:
-    return f"{_sizes(one.strategy) or 'one device'}, batch {one.strategy['batch']:,}"
+    return f"{sizes_label(one.strategy)}, batch {one.strategy['batch']:,}"
 
 
 def time_section(best: InferenceEstimate) -> Section:
@@ -186,7 +182,7 @@ def pareto_section(found: Dossier, best: InferenceEstimate) -> Section:
     """Throughput of a device against the speed of a user: all that fits, the chosen one marked."""
     s, points = best.strategy, []
     for each in found.points:
-        name = f"{_sizes(each) or 'one device'}, batch {each['batch']:,}"
+        name = f"{sizes_label(each)}, batch {each['batch']:,}"
         chosen = each["batch"] == s["batch"] and all(each[size] == s[size] for size in (*SIZES, "etp"))
         at = each["output_tokens_per_s_per_user"], each["output_tokens_per_s_per_device"]
         points.append(Point(name, *at, bool(each["best"]), chosen))

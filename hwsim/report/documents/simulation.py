@@ -8,9 +8,10 @@ import numpy as np
 
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Paragraph, Reproduce, Section, Table
-from hwsim.report.documents.parts import bill_section, money_line, plainly, provenance, words
+from hwsim.report.documents.parts import PER_OUTPUT, bill_section, money_line, plainly, provenance, words
 from hwsim.report.documents.served import accuracy_section
 from hwsim.report.figures import Measure
+from hwsim.report.plan import sizes_line
 from hwsim.report.serving import COLUMNS, LATENCIES, over_time, served_line, use_line
 from hwsim.units import show
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from hwsim.costs.bill import Bill
     from hwsim.search.simulation import ServingSimulation
 
-PER = "per million output tokens"
 TIME, REQUESTS = Measure("Time", "s"), Measure("Requests")
 CACHE = Measure("KV cache in use", "fraction")
 POINTS = 300
@@ -68,7 +68,7 @@ def answer_lines(found: ServingSimulation, bill: Bill | None) -> tuple[str, ...]
     lines += [f"Stopped: {v['stopped']}: {v['unfinished']:,} requests did not finish"] if v["stopped"] else []
     lines += [served_line(v), use_line(v)]
     joules = v["energy_j_per_output_token"]
-    spent = money_line(bill, PER) if bill is not None else "rent unknown"
+    spent = money_line(bill, PER_OUTPUT) if bill is not None else "rent unknown"
     lines.append(spent if joules is None else f"{spent}; {show(joules, 'j')} a token at the nodes")
     return tuple(lines)
 
@@ -92,8 +92,7 @@ def _bounds(found: ServingSimulation) -> dict[str, float]:
 def layout_line(v: Mapping[str, Any]) -> str:
     """How the devices are used."""
     s = v["strategy"]
-    sizes = " · ".join(f"{name} {s[name]}" for name in ("tp", "pp", "dp", "ep") if s[name] > 1) or "one device"
-    return f"{sizes} · weights {s['weights']} · KV cache {s['kv']} · {s['engine']}"
+    return f"{sizes_line(s)} · weights {s['weights']} · KV cache {s['kv']} · {s['engine']}"
 
 
 def asked_facts(found: ServingSimulation) -> dict[str, str]:
@@ -211,7 +210,7 @@ def money_section(v: Mapping[str, Any], bill: Bill | None) -> Section:
     said = f"The run took {show(v['energy_j'], 'j')} at the nodes and {dollars}; idle time is paid for."
     if bill is None:
         return Section("Money, energy and carbon", (Paragraph(said),))
-    section = bill_section(bill, PER)
+    section = bill_section(bill, PER_OUTPUT)
     return Section(section.title, section.blocks, f"{said} {section.lead}")
 
 

@@ -9,7 +9,7 @@ from hwsim.analytic.estimate import TrainingEstimate
 from hwsim.report import figures
 from hwsim.report.document import Block, Cell, Column, Document, Facts, Figure, Reproduce, Section, Table
 from hwsim.report.documents import serving, training
-from hwsim.report.documents.parts import money_line, provenance, words
+from hwsim.report.documents.parts import PER_OUTPUT, money_line, provenance, words
 from hwsim.report.figures import Measure
 from hwsim.report.plan import job_line, strategy_line
 from hwsim.report.serving_plan import replica_line
@@ -93,7 +93,7 @@ def answer_lines(found: Sizing, plan: Dossier) -> tuple[str, ...]:
     lines += [f"Headroom: {headroom_line(found)}", f"Runner-up: {runner_line(found)}"]
     bill = plan.outcome.bill
     if bill is not None:
-        lines.append(money_line(bill, bill_basis(found) if made.kind == "training" else serving.PER))
+        lines.append(money_line(bill, bill_basis(found) if made.kind == "training" else PER_OUTPUT))
     return tuple(lines)
 
 
@@ -194,7 +194,7 @@ def _table(found: Sizing) -> Table:
 
 def _row(one: Verdict, chosen: bool, budget: bool) -> tuple[Cell | str, ...]:
     made = one.option
-    rent = None if made.rent_usd_per_s is None else made.rent_usd_per_s
+    rent = made.rent_usd_per_s
     money = (
         (Cell("n/a" if one.days is None else f"{one.days:,.1f}", one.days), Cell.of(one.cost_usd, "usd"))
         if budget

@@ -13,7 +13,7 @@ from hwsim.report.figures import Measure, Range
 from hwsim.report.whatif import constant_line, extremes, field_name, main_figure, varying
 from hwsim.report.writing import capital
 from hwsim.scenarios.measures import MEASURES
-from hwsim.units import show
+from hwsim.units import DAY_S, show
 
 if TYPE_CHECKING:
     from hwsim.scenarios.axes import AxisPoint
@@ -46,7 +46,7 @@ def _sweep_figures(swept: Swept, name: str) -> list[Figure]:
     axes = list(swept.grid.axes.items())
     moving = [(path, axis) for path, axis in axes if len(axis) > 1]
     better: Any = "more" if measure.rises else "less"
-    if len(moving) == 2 and swept.grid.points == math.prod(len(axis) for _, axis in axes):
+    if len(moving) == 2 and swept.grid.crossed:
         (down, rows), (across, columns) = moving
         field = np.full((len(rows), len(columns)), np.nan)
         field[swept.grid.index[down], swept.grid.index[across]] = values
@@ -67,7 +67,7 @@ def _sweep_figures(swept: Swept, name: str) -> list[Figure]:
     numbers = [point.value for point in axis]
     if len(moving) > 1 and len({len(a) for _, a in moving}) > 1:
         return []
-    if all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers):
+    if all(map(_is_number, numbers)):
         line = [(float(axis[i].value), float(values[k])) for k, i in enumerate(swept.grid.index[path].tolist())]
         wide = min(numbers) > 0 and max(numbers) > 8 * min(numbers)
         x = Measure(field_name(path), unit=swept.grid.units.get(path) or "")
@@ -110,7 +110,7 @@ def _drawn(name: str) -> Measure:
 
 def scale_of(name: str) -> float:
     """The unit of a figure in the SI of its axis: days are drawn as time."""
-    return 86400.0 if MEASURES[name].dimension == "days" else 1.0
+    return DAY_S if MEASURES[name].dimension == "days" else 1.0
 
 
 def _points_table(swept: Swept, serving: bool) -> Table:
@@ -147,7 +147,7 @@ def thinned(swept: Swept) -> list[int]:
     count, lengths = swept.grid.points, [len(axis) for axis in swept.grid.axes.values()]
     if count <= SHOWN_POINTS:
         return list(range(count))
-    moving = sum(length > 1 for length in lengths) if count == math.prod(lengths) else 0
+    moving = sum(length > 1 for length in lengths) if swept.grid.crossed else 0
     if not moving:
         return sorted({round(float(i)) for i in np.linspace(0, count - 1, SHOWN_POINTS)})
     most = max(2, int(SHOWN_POINTS ** (1.0 / moving)))
@@ -158,5 +158,8 @@ def thinned(swept: Swept) -> list[int]:
 
 
 def _at(point: Any) -> Cell:
-    number = isinstance(point.value, int | float) and not isinstance(point.value, bool)
-    return Cell(point.shown, float(point.value) if number else point.shown)
+    return Cell(point.shown, float(point.value) if _is_number(point.value) else point.shown)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -18,7 +18,7 @@ from hwsim.report.documents.parts import (
     sensitivity_section,
 )
 from hwsim.report.figures import Measure, Operator, Point
-from hwsim.report.plan import job_line, strategy_line
+from hwsim.report.plan import job_line, memory_parts, sizes_label, strategy_line
 from hwsim.report.writing import capital
 from hwsim.search.plan import Plan
 from hwsim.units import TERA, show
@@ -136,9 +136,9 @@ def memory_section(best: TrainingEstimate, plan: Plan | None) -> Section:
     chosen = [best] if plan is None else list(plan.plans[:SHOWN_PLANS])
     names = [_short(one, i) for i, one in enumerate(chosen)]
     names = names if len(names) > 1 else [names[0].partition(" ")[2]]
-    stacks = {name: _memory_parts(one) for name, one in zip(names, chosen, strict=True)}
+    stacks = {name: memory_parts(one) for name, one in zip(names, chosen, strict=True)}
     used, capacity = best.memory_reserved_bytes, best.memory_capacity_bytes
-    largest = max(_memory_parts(best).items(), key=lambda item: item[1])
+    largest = max(memory_parts(best).items(), key=lambda item: item[1])
     title = (
         f"{show(used, 'bytes')} of {show(capacity, 'bytes')} are taken ({used / capacity:.0%}); "
         f"{largest[0]} are most of it" if largest[0].endswith("s") else
@@ -150,17 +150,9 @@ def memory_section(best: TrainingEstimate, plan: Plan | None) -> Section:
     return Section("Memory", (figures.memory_bars("memory", title, stacks, capacity, caption),))
 
 
-def _memory_parts(one: TrainingEstimate) -> dict[str, float]:
-    context = one.memory_context_bytes
-    slack = one.memory_reserved_bytes - one.memory_allocated_bytes - context
-    return {**one.memory_bytes, "context": context, "slack": slack}
-
-
 def _short(one: TrainingEstimate, place: int) -> str:
     """A plan in a few words, told apart from the others by its place."""
-    s = one.strategy
-    sizes = " ".join(f"{name}{s[name]}" for name in ("tp", "pp", "cp", "dp", "ep") if s[name] > 1) or "one device"
-    return f"#{place + 1} {sizes}"
+    return f"#{place + 1} {sizes_label(one.strategy, ('tp', 'pp', 'cp', 'dp', 'ep'))}"
 
 
 def time_section(best: TrainingEstimate) -> Section:

@@ -34,6 +34,8 @@ MOST_LABELS = 7
 MOST_HOVERS = 300
 """Points beyond these have no hover text and are drawn as one."""
 MOST_BOUNDS = 4
+SLOPE = 0.3
+"""Of the intensity at a ridge, where the axis begins at the latest: room for the name of the memory."""
 RATIOS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 2.5)
 WIDE, WIDE_RATIOS = 8.0, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 """From this spread on fewer marks have room."""
@@ -69,10 +71,6 @@ def roofline(
 def _drawable(operator: Operator) -> bool:
     both = operator.flops_per_byte, operator.flops_per_s
     return all(value > 0 and math.isfinite(value) for value in both)
-
-
-SLOPE = 0.3
-"""Of the intensity at a ridge, where the axis begins at the latest: room for the name of the memory."""
 
 
 def _draw_roofline(

@@ -10,7 +10,7 @@ from hwsim.units import scales, show
 
 SI = {
     "bytes": "byte", "bytes_per_s": "byte/s", "flops_per_s": "FLOP/s", "flops": "FLOP", "s": "s", "w": "W", "j": "J",
-    "hz": "Hz", "usd": "USD", "usd_per_s": "USD/s", "days": "days",
+    "hz": "Hz", "usd": "USD", "usd_per_s": "USD/s", "days": "days", "kg": "kg",
 }  # fmt: skip
 """Units of the numbers in a figure's data."""
 MOST_SAID = 12
