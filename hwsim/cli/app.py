@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import cache
 from typing import Any
 
 import typer
@@ -106,10 +107,16 @@ def _root(
     """Global flags."""
 
 
+@cache
+def _command() -> Any:
+    """All commands, made ready once."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: list[str], *, debug: bool) -> int:
     """Run one command line and give its exit code."""
     try:
-        result: Any = app(args=arguments, standalone_mode=False, prog_name="hwsim")
+        result: Any = _command()(args=arguments, standalone_mode=False, prog_name="hwsim")
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BrokenPipeError:

@@ -31,8 +31,6 @@ STATISTICS_TOLERANCE = 0.005
 PHASES = ("forward", "backward")
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 """hwsim's name of a format to PyTorch's."""
-UPDATES = ("adam", "momentum", "sgd")
-"""Optimizers whose state is compared."""
 
 
 def parts(short: bool) -> list[str]:
@@ -159,12 +157,12 @@ def run(r: Run) -> list[Row]:
     with one_thread():
         rows = list(counted(r))
         if not r.case.fake:
-            rows += [*twin(r), peak(r), *halved(r), *state_rows(r)]
+            rows += [*twin(r), peak(r), *halved(r), peak(r, "bf16")]
     return rows
 
 
 def counted(r: Run) -> Iterator[Row]:
-    """Parameters, FLOPs of both passes, bytes saved between them."""
+    """Parameters, FLOPs of both passes, bytes saved between them and kept after them."""
     from hwsim.live.readings import run_passes
 
     with _tensors(r.case.fake):
@@ -176,17 +174,20 @@ def counted(r: Run) -> Iterator[Row]:
     yield r.row("forward FLOPs", "FLOP", found.forward_flops, flops["forward"])
     yield r.row("backward FLOPs", "FLOP", found.backward_flops, flops["backward"])
     yield r.row("saved for backward", "B", found.saved_bytes, r.estimate().memory_bytes["activations"])
+    if not r.case.fake:
+        yield from state_rows(r, model, "fp32")
 
 
 def halved(r: Run) -> Iterator[Row]:
-    """Saved bytes and peak of the model in bf16."""
+    """Bytes of the model in bf16, saved between the passes and kept after them."""
     from hwsim.live.readings import run_passes
 
-    found, said = run_passes(r.build("bf16"), r.batch()), r.estimate("bf16")
+    model, said = r.build("bf16"), r.estimate("bf16")
+    found = run_passes(model, r.batch())
     narrow = r.device == "cpu" and r.model.norm == "layernorm"
     tolerance = STATISTICS_TOLERANCE if narrow else 0.0
     yield r.row("saved for backward, bf16", "B", found.saved_bytes, said.memory_bytes["activations"], tolerance)
-    yield peak(r, "bf16")
+    yield from state_rows(r, model, "bf16")
 
 
 def _tensors(fake: bool) -> AbstractContextManager[Any]:
@@ -215,18 +216,16 @@ def twin(r: Run) -> Iterator[Row]:
     )
 
 
-def state_rows(r: Run) -> Iterator[Row]:
-    """Bytes of weights and gradients in every format, and of the state of every optimizer."""
+def state_rows(r: Run, model: Any, precision: str) -> Iterator[Row]:
+    """Bytes of the weights and gradients of a model that ran its passes, and of the state of every optimizer."""
     from hwsim.live.readings import states
 
-    for precision in DTYPES:
-        for optimizer in UPDATES:
-            found = states(r.build(precision), optimizer, r.batch())
-            said = r.estimate(precision, optimizer).memory_bytes
-            if optimizer == UPDATES[0]:
-                yield r.row(f"weights, {precision}", "B", found.parameters, said["weights"])
-                yield r.row(f"gradients, {precision}", "B", found.gradients, said["gradients"])
-            yield r.row(f"{optimizer} state, {precision}", "B", found.optimizer, said["optimizer"])
+    found, said = states(model), r.estimate(precision).memory_bytes
+    yield r.row(f"weights, {precision}", "B", found.parameters, said["weights"])
+    yield r.row(f"gradients, {precision}", "B", found.gradients, said["gradients"])
+    for optimizer, kept in found.optimizers.items():
+        said = r.estimate(precision, optimizer).memory_bytes
+        yield r.row(f"{optimizer} state, {precision}", "B", kept, said["optimizer"])
 
 
 def peak(r: Run, precision: str = "fp32") -> Row:

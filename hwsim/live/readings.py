@@ -57,8 +57,8 @@ class States:
 
     parameters: int
     gradients: int
-    optimizer: int
-    """Without scalars (step counters)."""
+    optimizers: dict[str, int]
+    """Of each update rule, without scalars (step counters)."""
 
 
 @contextmanager
@@ -98,16 +98,20 @@ def run_passes(model: Any, batch: Batch) -> Passes:
     return Passes(forward, counter.get_total_flops() - forward, saved_bytes)
 
 
-def states(model: Any, optimizer: str, batch: Batch) -> States:
-    """Bytes of weights, gradients and optimizer state after two steps."""
-    update = OPTIMIZERS[optimizer](model.parameters())
-    for _ in range(2):
-        update.zero_grad()
-        model(*batch).backward()
-        update.step()
-    kept = [value for state in update.state.values() for value in state.values()]
+def states(model: Any) -> States:
+    """Bytes of the weights and gradients of a model that ran its passes, and of what every optimizer keeps of them."""
     gradients = [parameter.grad for parameter in model.parameters()]
-    return States(tensor_bytes(model.parameters()), tensor_bytes(gradients), tensor_bytes(kept))
+    optimizers = {}
+    for name, make in OPTIMIZERS.items():
+        update = make(model.parameters())
+        update.step()
+        optimizers[name] = tensor_bytes(kept(update))
+    return States(tensor_bytes(model.parameters()), tensor_bytes(gradients), optimizers)
+
+
+def kept(update: Any) -> list[Any]:
+    """Tensors of an optimizer's state."""
+    return [value for state in update.state.values() for value in state.values() if torch.is_tensor(value)]
 
 
 @dataclass
@@ -154,27 +158,26 @@ def peak_bytes(model: Any, optimizer: str, batches: tuple[Batch, Batch]) -> int:
     """Most bytes alive at once in a step of two micro-batches, after a step that made the optimizer's state. [byte]"""
     update = OPTIMIZERS[optimizer](model.parameters())
 
-    def step() -> None:
+    def step(*micro_batches: Batch) -> None:
         update.zero_grad()
-        for batch in batches:
+        for batch in micro_batches:
             model(*batch).backward()
         update.step()
 
-    step()
+    step(batches[0])
     live = LiveBytes()
     for tensor in held(model, update, batches):
         live.note(tensor)
     with live:
-        step()
+        step(*batches)
     return live.peak
 
 
 def held(model: Any, update: Any, batches: tuple[Batch, Batch]) -> list[Any]:
     """Tensors that are there before a step begins: weights, gradients, optimizer state, the tokens."""
-    kept = [value for state in update.state.values() for value in state.values() if torch.is_tensor(value)]
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     tokens = [tensor for batch in batches for tensor in batch]
-    return [*model.parameters(), *model.buffers(), *gradients, *kept, *tokens]
+    return [*model.parameters(), *model.buffers(), *gradients, *kept(update), *tokens]
 
 
 def cuda_peak_bytes(model: Any, optimizer: str, batches: tuple[Batch, Batch]) -> int:
