@@ -38,7 +38,6 @@ def print_all(things: Sequence[Any]) -> None:
 def as_text(things: Sequence[Any], width: int = PLAIN_WIDTH, *, colour: bool = False) -> str:
     """As text: words wrap at `width`, tables are as wide as they need."""
     from rich.console import Console
-    from rich.measure import Measurement
 
     buffer = io.StringIO()
     console = Console(
@@ -47,8 +46,7 @@ def as_text(things: Sequence[Any], width: int = PLAIN_WIDTH, *, colour: bool = F
     )  # fmt: skip
     for thing in things:
         wraps = isinstance(thing, str) or any(column.overflow == "fold" for column in getattr(thing, "columns", ()))
-        needed = 0 if wraps else Measurement.get(console, console.options, thing).maximum
-        console.print(thing, width=max(width, needed))
+        console.print(thing, width=width if wraps else WIDEST)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n") + "\n"
 
 
