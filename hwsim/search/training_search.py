@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -28,6 +28,8 @@ OUT_OF_MEMORY = "out of memory"
 DUPLICATE = "same as another candidate"
 CORE_CHUNK = 1 << 16
 ROWS_PER_CHUNK = 1 << 17
+FEW_ROWS = 1 << 14
+"""Rows that are costed in about the time that an evaluation takes to begin."""
 FRONT_PROBES = 8
 HEADROOM = 0.04
 """Share of device memory a plan leaves free, since estimates err and peaks vary."""
@@ -70,8 +72,10 @@ def search(setting: Setting, space: Space, score: Score, found: Found) -> None:
     for rule, count in space.dropped.items():
         found.reject(rule, count * space.per_mesh)
     for core_index in space.core_chunks(CORE_CHUNK):
-        for alike in _alike(space, _legal_cores(setting, space, core_index, found)):
-            _cost_alike(setting, space, alike, score, found)
+        alike = _alike(space, _legal_cores(setting, space, core_index, found))
+        for chunk in _joined([_narrowed(setting, space, cores, found) for cores in alike]):
+            for part in chunk.parts():
+                _cost(setting, part, score, found)
 
 
 def _alike(space: Space, core_index: Index) -> list[Index]:
@@ -83,8 +87,8 @@ def _alike(space: Space, core_index: Index) -> list[Index]:
     return [core_index[used == kind] for kind in np.unique(used)]
 
 
-def _cost_alike(setting: Setting, space: Space, core_index: Index, score: Score, found: Found) -> None:
-    """Cost a group of cores, open axes narrowed to the positions that any of them can use."""
+def _narrowed(setting: Setting, space: Space, core_index: Index, found: Found) -> _Chunk:
+    """A group of cores, open axes narrowed to the positions that any of them can use."""
     s = space.grid(core_index)
     alive = np.ones((*space.outer_shape, len(core_index)), dtype=bool)
     for reason, mask in (unwanted(setting, space, s) | illegal(setting.model, s)).items():
@@ -92,12 +96,22 @@ def _cost_alike(setting: Setting, space: Space, core_index: Index, score: Score,
     axes = range(alive.ndim - 1)
     picks = [np.flatnonzero(alive.any(axis=tuple(a for a in range(alive.ndim) if a != axis))) for axis in axes]
     found.evaluated += int(np.count_nonzero(alive))
-    outer = prod(len(positions) for positions in picks)
-    size = max(1, ROWS_PER_CHUNK // max(outer, 1))
-    for start in range(0, len(core_index) if outer else 0, size):
-        cores = slice(start, start + size)
-        part = alive[..., cores][np.ix_(*picks, np.arange(len(core_index[cores])))]
-        _cost(setting, _Chunk(space, core_index[cores], picks, part), score, found)
+    return _Chunk(space, core_index, picks, alive[np.ix_(*picks, np.arange(len(core_index)))])
+
+
+def _joined(chunks: Sequence[_Chunk]) -> list[_Chunk]:
+    """Chunks with candidates, those together whose grid is hardly larger than theirs: each takes a while to begin."""
+    kept: list[_Chunk] = []
+    for chunk in sorted(chunks, key=lambda chunk: -chunk.alive.size):
+        if not np.any(chunk.alive):
+            continue
+        for place, other in enumerate(kept):
+            if other.size_with(chunk) - other.alive.size - chunk.alive.size <= FEW_ROWS:
+                kept[place] = other.join(chunk)
+                break
+        else:
+            kept.append(chunk)
+    return kept
 
 
 @dataclass
@@ -114,6 +128,30 @@ class _Chunk:
         *outer, core = coordinates
         chosen = [positions[coordinate] for positions, coordinate in zip(self.picks, outer, strict=True)]
         return int(self.space.flat_index(chosen, self.core_index[core]))
+
+    def parts(self) -> Iterator[_Chunk]:
+        """The chunk in pieces that stay in the cache, those without candidates left out."""
+        size = max(1, ROWS_PER_CHUNK // max(prod(self.alive.shape[:-1]), 1))
+        for start in range(0, len(self.core_index), size):
+            cores = slice(start, start + size)
+            alive = self.alive[..., cores]
+            if np.any(alive):
+                yield _Chunk(self.space, self.core_index[cores], self.picks, alive)
+
+    def size_with(self, other: _Chunk) -> int:
+        """Rows of one grid that holds this chunk and another."""
+        outer = prod(len(np.union1d(mine, its)) for mine, its in zip(self.picks, other.picks, strict=True))
+        return outer * (len(self.core_index) + len(other.core_index))
+
+    def join(self, other: _Chunk) -> _Chunk:
+        """One chunk that holds the candidates of this one and of another."""
+        picks = [np.union1d(mine, its) for mine, its in zip(self.picks, other.picks, strict=True)]
+        cores = np.concatenate([self.core_index, other.core_index])
+        alive = np.zeros((*map(len, picks), len(cores)), dtype=bool)
+        for part, first in ((self, 0), (other, len(self.core_index))):
+            places = [np.searchsorted(all_of, own) for all_of, own in zip(picks, part.picks, strict=True)]
+            alive[np.ix_(*places, np.arange(first, first + len(part.core_index)))] = part.alive
+        return _Chunk(self.space, cores, picks, alive)
 
 
 def _legal_cores(setting: Setting, space: Space, core_index: Index, found: Found) -> Index:
