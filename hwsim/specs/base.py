@@ -15,7 +15,7 @@ from hwsim import units
 class Spec(BaseModel):
     """A frozen description read from a file; the text under a field is its documentation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def parse_yaml(text: str, source: str, path: Path | None = None) -> Document:
     from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.reader import ReaderError
 
-    walk = _Walk(YAML(typ="safe", pure=True).parse(text), source)
+    walk = _Walk(YAML(typ="safe").parse(text), source)
     try:
         data = walk.document()
     except MarkedYAMLError as error:
@@ -154,7 +154,7 @@ class _Walk:
             return self._mapping(path)
         if kind == "SequenceStartEvent":
             return self._sequence(path)
-        return _plain_scalar(event.value) if event.style is None else event.value
+        return event.value if event.style else _plain_scalar(event.value)
 
     def _refuse_tricks(self, event: Any, path: FieldPath) -> None:
         if type(event).__name__ == "AliasEvent" or event.anchor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -21,7 +21,13 @@ Label = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f
 Words = Annotated[str, Field(max_length=4000)]
 
 
-class Axis(Spec):
+class Told(Spec):
+    """A part of a scenario file: editors show the text under a field (reading it takes a while: nothing else does)."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Axis(Told):
     """Values that a field takes: a list of them, a range, or multiples of what the base has."""
 
     values: tuple[Any, ...] | None = Field(default=None, min_length=1, max_length=MOST_POINTS)
@@ -69,7 +75,7 @@ class Axis(Spec):
         return self
 
 
-class Sweep(Spec):
+class Sweep(Told):
     """Points laid out along axes."""
 
     axes: dict[str, Axis] = Field(min_length=1, max_length=8)
@@ -82,7 +88,7 @@ class Sweep(Spec):
     thousand times cheaper: beyond 200 a sweep must say `replan: false`, or name its strategy."""
 
 
-class Expectation(Spec):
+class Expectation(Told):
     """What must hold, in some or all scenarios."""
 
     what: Label
@@ -107,7 +113,7 @@ class Expectation(Spec):
         return self
 
 
-class Scenario(Spec):
+class Scenario(Told):
     """A question, its variations, and what is expected of them."""
 
     title: Words
