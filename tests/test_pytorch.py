@@ -139,6 +139,7 @@ class TestWithTorch:
         true = compare.multiplied
         monkeypatch.setattr(compare, "multiplied", lambda r: {**true(r), "forward": 1.0})
         monkeypatch.setattr(compare, "cases", lambda short: cases(short)[:1])
+        monkeypatch.setattr(compare, "collective_rows", lambda *_: [])
         assert run(SHORT, debug=False) == 5
         said = capsys.readouterr()
         rows = {row["id"]: row for row in json.loads(said.out)["rows"]}

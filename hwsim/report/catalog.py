@@ -273,13 +273,19 @@ def sourced_sheet(files: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> li
 
 
 def fields_table(rows: Sequence[tuple[str, ...]]) -> Any:
-    """Rows of text, all to the left."""
+    """Rows of text, all to the left; a column is one tall cell, as a table of a thousand cells takes a second."""
     from rich.table import Table
 
     grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
-    for row in rows:
-        grid.add_row(folded(row[0], PATH), *map(plain, row[1:]))
+    cells = [_levelled(folded(row[0], PATH), *map(plain, row[1:])) for row in rows]
+    grid.add_row(*("\n".join(column) for column in zip(*cells, strict=True)))
     return grid
+
+
+def _levelled(*cells: str) -> list[str]:
+    """Cells with as many lines as the tallest of them."""
+    lines = max(cell.count("\n") for cell in cells)
+    return [cell + "\n" * (lines - cell.count("\n")) for cell in cells]
 
 
 def _cell(value: Any, dimension: str) -> str:
