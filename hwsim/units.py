@@ -139,16 +139,17 @@ def parse(text: str, dimension: str) -> float:
 
 
 def write(value: float, dimension: str) -> str:
-    """An SI value as text that `parse` reads back to the last bit or two: for files and settings, not for people.
+    """An SI value as the shortest text that `parse` reads back: to the bit, or to the last one where none does.
 
     Examples
     --------
-    >>> write(3.35e12, "bytes_per_s"), write(1.5, "usd_per_s"), write(0.5, "fraction")
-    ('3350000000000.0 B/s', '5400.0 USD/h', '0.5')
+    >>> write(3.35e12, "bytes_per_s"), write(1.5, "usd_per_s"), write(0.5, "fraction"), write(80 * GIB, "bytes")
+    ('3.35 TB/s', '5400 USD/h', '0.5', '80 GiB')
     """
-    units = DIMENSIONS[dimension]
-    unit = next((symbol for symbol, scale in units.items() if scale == 1.0), next(iter(units)))
-    return f"{value / units[unit]!r} {unit}".rstrip()
+    numbers = {unit: repr(value / scale).removesuffix(".0") for unit, scale in DIMENSIONS[dimension].items()}
+    exact = [unit for unit, number in numbers.items() if parse(f"{number} {unit}", dimension) == value]
+    unit = min(exact or numbers, key=lambda unit: (len(numbers[unit].replace(".", "")), abs(float(numbers[unit]))))
+    return f"{numbers[unit]} {unit}".rstrip()
 
 
 def _trim(value: float, digits: int) -> str:

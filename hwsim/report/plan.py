@@ -129,7 +129,7 @@ def memory_parts(estimate: TrainingEstimate | InferenceEstimate) -> dict[str, fl
     beyond all of them.
     """
     if not isinstance(estimate, TrainingEstimate):
-        return dict(estimate.memory_bytes)
+        return {name.replace("kv_cache", "KV cache"): value for name, value in estimate.memory_bytes.items()}
     context = estimate.memory_context_bytes
     slack = estimate.memory_reserved_bytes - estimate.memory_allocated_bytes - context
     return {**estimate.memory_bytes, "context": context, "slack": slack}

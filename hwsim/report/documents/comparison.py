@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hwsim.analytic.estimate import NAMES, TrainingEstimate
 from hwsim.report import figures
@@ -33,6 +33,7 @@ from hwsim.scenarios.measures import MEASURES
 from hwsim.units import show
 
 if TYPE_CHECKING:
+    from hwsim.analytic.serving import Served
     from hwsim.scenarios.answers import Outcome
     from hwsim.scenarios.run import WhatIf
 
@@ -68,6 +69,10 @@ def whatif_document(result: WhatIf, command: str, python: str) -> Document:
         sections.append(bill_section(base.bill, f"{per(result)}{whose}"))
     if isinstance(base.estimate, TrainingEstimate):
         sections.append(accuracy_section(base.estimate))
+    elif base.estimate is not None:
+        from hwsim.report.documents import served
+
+        sections.append(served.accuracy_section(cast("Served", base.setting)))
     asked = {outcome.name: outcome.question.plain() for outcome in result.outcomes}
     return Document(
         title=scenario.title,

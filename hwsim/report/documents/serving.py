@@ -18,15 +18,13 @@ from hwsim.report.documents.parts import (
 from hwsim.report.documents.served import accuracy_section
 from hwsim.report.figures import Measure, Point
 from hwsim.report.inference import batch_line, room_line, sends_line, strategy_line
-from hwsim.report.plan import SIZES, sizes_label
+from hwsim.report.plan import SIZES, memory_parts, sizes_label
 from hwsim.report.serving_plan import headline, promise_line, replica_line
 from hwsim.report.writing import capital
 from hwsim.search.serving_plan import ServingPlan
 from hwsim.units import show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from hwsim.analytic.inference import InferenceEstimate
     from hwsim.analytic.serving import Served
     from hwsim.scenarios.dossier import Dossier
@@ -135,9 +133,9 @@ def memory_section(best: InferenceEstimate, plan: ServingPlan | None) -> Section
     """Memory by part against the capacity, of the best deployments."""
     chosen = [best] if plan is None else list(plan.plans[:SHOWN_PLANS])
     places = [f"#{place} " if len(chosen) > 1 else "" for place in range(1, len(chosen) + 1)]
-    stacks = {f"{place}{_short(one)}": _named(one.memory_bytes) for place, one in zip(places, chosen, strict=True)}
+    stacks = {f"{place}{_short(one)}": memory_parts(one) for place, one in zip(places, chosen, strict=True)}
     used, capacity = best.memory_allocated_bytes, best.memory_capacity_bytes
-    largest, size = max(_named(best.memory_bytes).items(), key=lambda item: item[1])
+    largest, size = max(memory_parts(best).items(), key=lambda item: item[1])
     share = f"{size / used:.0%} of that is {'the ' if largest.startswith('KV') else ''}{largest}"
     title = f"{show(used, 'bytes')} of {show(capacity, 'bytes')} are taken ({used / capacity:.0%}); {share}"
     caption = (
@@ -145,10 +143,6 @@ def memory_section(best: InferenceEstimate, plan: ServingPlan | None) -> Section
         f"{best.max_batch:,} at most."
     )
     return Section("Memory", (figures.memory_bars("memory", title, stacks, capacity, caption),))
-
-
-def _named(parts: Mapping[str, float]) -> dict[str, float]:
-    return {name.replace("kv_cache", "KV cache"): value for name, value in parts.items()}
 
 
 def _short(one: InferenceEstimate) -> str:
