@@ -14,7 +14,7 @@ import hwsim
 from hwsim.analytic.batch import serve_batch
 from hwsim.analytic.cache import cache_bytes, held_bytes, weights_bytes
 from hwsim.analytic.pace import KNOTS, Pace
-from hwsim.analytic.serving import Served, attention_cost
+from hwsim.analytic.serving import Served, attention_cost, attention_on, machine, one_row
 from hwsim.analytic.steady import steady
 from hwsim.asking_inference import served_asked
 from hwsim.errors import InputFileError, UsageError
@@ -269,3 +269,20 @@ def test_a_second_cache_takes_memory_and_is_not_sent() -> None:
     assert held_bytes(*two, 1000.0) == 2 * held_bytes(*one, 1000.0) == 2 * 1008 * 131_072  # whole blocks; 128 KiB each
     assert transfer_link(*two) == transfer_link(*one)
     assert swap_s(*two) == swap_s(*one)
+
+
+def alone_s(pace: Pace, chunks: int, tokens: int, past: int) -> float:
+    """Attention of prompt chunks, costed by itself and not in a table."""
+    served, s = pace.served, pace.strategy
+    cached = Cached(float(chunks), float(tokens), float(past + tokens), served.job.cache_bytes)
+    return float(np.max(attention_on(served, one_row(served, s), machine(served, s, served.plain), cached).total_s))
+
+
+@pytest.mark.parametrize("model", ["llama-3-8b", "deepseek-v3", "gemma-2-9b"])
+def test_tables_of_prompts_hold_what_each_costs_by_itself(model: str) -> None:
+    pace = pace_of(model=model, hardware="h200-sxm-141", gpus=8, tp=8)
+    for tokens in (1, 63, 64, 255, 256, 1000, 5000):
+        assert pace.prompts_s(1, tokens, 0.0) == pace.prompt_attention(1, tokens)[0] == alone_s(pace, 1, tokens, 0)
+    for chunks, tokens in ((1, 70), (2, 16), (3, 1008), (5, 4000)):
+        for place in (0, 7, 60):
+            assert pace.prompt_attention(chunks, tokens)[place] == alone_s(pace, chunks, tokens, KNOTS[place])

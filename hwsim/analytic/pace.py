@@ -75,6 +75,7 @@ class Pace:
         self._decodes: dict[int, list[list[float]]] = {}
         self._steps: dict[int, list[float]] = {}
         self._prompts: dict[tuple[int, int], list[float]] = {}
+        self._whole: dict[int, list[float]] = {}
         self._before: dict[int, float] = {}
 
     @cached_property
@@ -120,7 +121,7 @@ class Pace:
         if decodes:
             device_s += _line(self.decode_attention(each), context)
             kernels += self.kernels
-        device_s += _line(self.prompt_attention(max(own // waves, 1), -(-own * length // max(own, waves))), past)
+        device_s += self.prompts_s(max(own // waves, 1), -(-own * length // max(own, waves)), past)
         if not decodes:  # a pipeline that is at work already has nothing to fill
             device_s *= (waves + self.stages - 1.0) / self.stages
         device_s += self.before_s(ended)
@@ -210,17 +211,33 @@ class Pace:
             self._decodes[block] = np.broadcast_to(cost.total_s, (BATCHES, len(KNOTS))).tolist()
         return self._decodes[block][sequences % BATCHES]
 
+    def prompts_s(self, chunks: int, tokens: int, past: float) -> float:
+        """Attention of `chunks` prompt chunks of `tokens` tokens each that attend to `past` earlier ones. [s]
+
+        Whole prompts, one at a time, have a table of their own: it is the first column of the other, which is large.
+        """
+        if chunks > 1 or past:
+            return _line(self.prompt_attention(chunks, tokens), past)
+        block = tokens // BLOCK
+        if block not in self._whole:
+            lengths = np.maximum(np.arange(block * BLOCK, (block + 1) * BLOCK, dtype=np.float64), 1.0)
+            cost = self._attention_cost(self._cached(1.0, lengths, lengths))
+            self._whole[block] = np.broadcast_to(cost.total_s, lengths.shape).tolist()
+        return self._whole[block][tokens % BLOCK]
+
     def prompt_attention(self, chunks: int, tokens: int) -> list[float]:
         """Attention of `chunks` prompt chunks of `tokens` tokens each, by the tokens before them."""
         tokens = tokens if chunks == 1 else -(-tokens // ROWS) * ROWS
         known = self._prompts.get((chunks, tokens))
         if known is None:
-            first, count = (tokens // CHUNKS * CHUNKS, CHUNKS) if chunks == 1 else (tokens, 1)
-            lengths = np.maximum(np.arange(first, first + count, dtype=np.float64), 1.0)[:, None]
+            apart = 1 if chunks == 1 else ROWS
+            first = tokens // (apart * CHUNKS) * apart * CHUNKS
+            alike = range(first, first + apart * CHUNKS, apart)
+            lengths = np.maximum(np.array(alike, dtype=np.float64), 1.0)[:, None]
             keys = np.array(KNOTS, dtype=np.float64)[None, :] + lengths
             cost = self._attention_cost(self._cached(1.0 * chunks, lengths, keys))
             rows = np.broadcast_to(cost.total_s, keys.shape).tolist()
-            self._prompts.update({(chunks, first + place): row for place, row in enumerate(rows)})
+            self._prompts.update({(chunks, length): row for length, row in zip(alike, rows, strict=True)})
             known = self._prompts[chunks, tokens]
         return known
 

@@ -89,7 +89,8 @@ class Device:
 
     def _attention_s(self, work: Attention) -> Numeric:
         """A few queries that share latents are rows of one head more: kernels pack them like the heads. [s]"""
-        q_len, heads = (1.0, work.heads * work.q_len) if work.shared else (work.q_len, work.heads)
+        q_len = np.where(work.shared, 1.0, work.q_len)
+        heads = np.where(work.shared, work.heads * work.q_len, work.heads)
         shape = (work.batch, q_len, work.kv_len, heads, work.kv_heads, work.width, work.causal)
         if work.backward:
             return attention_backward_s(*shape, self.attention)

@@ -25,7 +25,7 @@ from hwsim.ops.plan import FP32_BYTES, Cached, Habits, Plan, block_plan, with_co
 from hwsim.ops.sizes import local_sizes
 from hwsim.ops.stacks import Kind, Segment, segments
 from hwsim.ops.whole import Lengths, whole
-from hwsim.ops.work import Attention, Collective, Experts, Stream
+from hwsim.ops.work import Attention, Collective, Experts, Stream, either
 from hwsim.specs.model import Model
 from hwsim.specs.strategy import Strategies
 
@@ -165,9 +165,8 @@ def latent(p: Plan, work: Attention) -> Attention:
     and values that are made from them (DeepSeek-AI, "DeepSeek-V2", 2024, section 2.1.2 and appendix).
     """
     m = p.model
-    if np.max(work.q_len) > ABSORBED:
-        return replace(work, kv_heads=work.heads, head_dim=float(m.nope_dim + m.rope_dim), value_dim=float(m.v_dim))
-    return absorbed(p, work)
+    made = replace(work, kv_heads=work.heads, head_dim=float(m.nope_dim + m.rope_dim), value_dim=float(m.v_dim))
+    return either(np.less_equal(work.q_len, ABSORBED), absorbed(p, work), made)
 
 
 def absorbed(p: Plan, work: Attention) -> Attention:

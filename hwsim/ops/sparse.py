@@ -15,7 +15,7 @@ import numpy as np
 from hwsim.formulas.attention import windowed_keys
 from hwsim.ops.operator import Operator
 from hwsim.ops.plan import FP32_BYTES, Cached, Plan
-from hwsim.ops.work import Attention, Stream
+from hwsim.ops.work import Attention, Stream, either
 
 KEY_BYTES = 1.0 + 4.0 / 128.0
 """Of a number of an indexer's key in the cache: 8 bits, and a single-precision scale for 128."""
@@ -55,7 +55,6 @@ def scores(p: Plan, cached: Cached) -> Operator:
 def chosen(p: Plan, cached: Cached, dense: Attention, latent: Attention) -> Attention:
     """Attention to the keys that the indexer chose: each query reads its own latents, where there are more of them."""
     most = float(p.model.index_keys)
-    if np.max(cached.keys) <= most:
-        return dense
     each = windowed_keys(cached.queries, 1.0 * cached.keys, most)
-    return replace(latent, batch=1.0 * cached.sequences * cached.queries, q_len=1.0, kv_len=each, causal=0.0)
+    sparse = replace(latent, batch=1.0 * cached.sequences * cached.queries, q_len=1.0, kv_len=each, causal=0.0)
+    return either(np.less_equal(cached.keys, most), dense, sparse)

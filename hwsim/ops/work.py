@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwsim.formulas import attention, experts, gemm
 from hwsim.formulas.types import Numeric
@@ -115,15 +116,15 @@ class Attention:
     heads: Numeric
     kv_heads: Numeric
     head_dim: Numeric
-    causal: float = 1.0
+    causal: Numeric = 1.0
     element_bytes: float = 2.0
     backward: bool = False
     kv_bytes: float | None = None
     """Of an element of the KV cache; default: of any other."""
     value_dim: Numeric | None = None
     """Width of a value where it is not that of a key, as in multi-head latent attention (MLA)."""
-    shared: bool = False
-    """Values are part of the keys (the latents of MLA): both are read at once."""
+    shared: Numeric | bool = False
+    """Whether values are part of the keys (the latents of MLA): both are read at once."""
 
     @property
     def width(self) -> Numeric:
@@ -134,7 +135,7 @@ class Attention:
     def cached_bytes(self) -> Numeric:
         """Bytes of the cache per element of width, keys and values counted apart. [byte]"""
         cached = self.element_bytes if self.kv_bytes is None else self.kv_bytes
-        return cached * self.head_dim / (2.0 * self.width) if self.shared else cached
+        return np.where(self.shared, cached * self.head_dim / (2.0 * self.width), cached)
 
     @property
     def flops(self) -> Numeric:
@@ -149,6 +150,15 @@ class Attention:
         key = 1.0 * self.batch * self.kv_len * self.kv_heads * self.width
         cached = self.cached_bytes
         return (2.0 * query * self.element_bytes + 2.0 * key * cached) * (2.0 if self.backward else 1.0)
+
+
+EITHER = ("batch", "q_len", "kv_len", "kv_heads", "head_dim", "value_dim", "causal", "shared")
+"""What two attention kernels that do the same may differ in."""
+
+
+def either(which: NDArray[np.bool_], one: Attention, other: Attention) -> Attention:
+    """The first kernel where `which` holds and the second elsewhere, row by row: both have a width of their values."""
+    return replace(other, **{name: np.where(which, getattr(one, name), getattr(other, name)) for name in EITHER})
 
 
 @dataclass(frozen=True)
