@@ -453,7 +453,7 @@ BAD_FILES = [
     (f"{M} latin.yaml", "latin.yaml: ", "UTF-8"),
     (f"{M} binary.yaml", "binary.yaml: ", "UTF-8"),
     (f"{M} nul.yaml", "nul.yaml", "not valid YAML"),
-    (f"{M} tab.yaml", "tab.yaml:2", "YAML"),
+    (f"{M} tab.yaml", "tab.yaml:1", "YAML"),
     (f"{M} colon.yaml", "colon.yaml:2", "YAML"),
     (f"{M} unclosed.yaml", "unclosed.yaml:2", "YAML"),
     (f"{M} missing.yaml", "missing.yaml", "layers: missing", "hidden: missing"),

@@ -69,6 +69,14 @@ def test_yaml_1_2_scalars():
     assert parse_yaml(text, "x").data["a"] == expected
 
 
+def test_yaml_1_2_has_colons_in_braces():
+    text = "name: x\nsource: {kind: measured, url: https://example.org/a:b}\npair: [x:y, 1]\n"
+    found = parse_yaml(text, "x")
+    assert found.data["source"] == {"kind": "measured", "url": "https://example.org/a:b"}
+    assert found.data["pair"] == ["x:y", 1]
+    assert (found.origin[("source", "url")], found.origin[("pair",)]) == ("x:2", "x:3")
+
+
 def test_many_values_are_refused_before_they_take_long():
     with pytest.raises(InputFileError, match="more than 20,000 values"):
         parse_yaml("a: [" + "x," * 100_000 + "]", "x")

@@ -51,6 +51,11 @@ class TestWithTorch:
         assert found.holds
         assert sum(row.tolerance == 0.0 for row in found.rows) > 60
 
+    def test_the_command_tells_what_was_found(self, found, monkeypatch, capsys):
+        monkeypatch.setattr(hwsim, "validate_pytorch", lambda *_, **__: found)
+        assert run(SHORT, debug=False) == 0
+        assert json.loads(capsys.readouterr().out) == found.to_dict()
+
     def test_peaks_are_within_a_thousandth(self, found):
         peaks = [row for row in found.rows if row.metric.startswith("peak memory")]
         assert len(peaks) == 2 * len(cases(short=True))

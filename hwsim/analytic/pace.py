@@ -75,7 +75,7 @@ class Pace:
         self._decodes: dict[int, list[list[float]]] = {}
         self._steps: dict[int, list[float]] = {}
         self._prompts: dict[tuple[int, int], list[float]] = {}
-        self._whole: dict[int, list[float]] = {}
+        self._whole: dict[int, list[Rows]] = {}
         self._before: dict[int, float] = {}
 
     @cached_property
@@ -218,12 +218,7 @@ class Pace:
         """
         if chunks > 1 or past:
             return _line(self.prompt_attention(chunks, tokens), past)
-        block = tokens // BLOCK
-        if block not in self._whole:
-            lengths = np.maximum(np.arange(block * BLOCK, (block + 1) * BLOCK, dtype=np.float64), 1.0)
-            cost = self._attention_cost(self._cached(1.0, lengths, lengths))
-            self._whole[block] = np.broadcast_to(cost.total_s, lengths.shape).tolist()
-        return self._whole[block][tokens % BLOCK]
+        return _blocked(self._whole, tokens, lambda n: self._attention_cost(self._cached(1.0, n, n))).seconds
 
     def prompt_attention(self, chunks: int, tokens: int) -> list[float]:
         """Attention of `chunks` prompt chunks of `tokens` tokens each, by the tokens before them."""

@@ -220,12 +220,12 @@ def state_rows(r: Run, model: Any, precision: str) -> Iterator[Row]:
     """Bytes of the weights and gradients of a model that ran its passes, and of the state of every optimizer."""
     from hwsim.live.readings import states
 
-    found, said = states(model), r.estimate(precision).memory_bytes
-    yield r.row(f"weights, {precision}", "B", found.parameters, said["weights"])
-    yield r.row(f"gradients, {precision}", "B", found.gradients, said["gradients"])
+    found = states(model)
+    said = {optimizer: r.estimate(precision, optimizer).memory_bytes for optimizer in found.optimizers}
+    yield r.row(f"weights, {precision}", "B", found.parameters, said["adam"]["weights"])
+    yield r.row(f"gradients, {precision}", "B", found.gradients, said["adam"]["gradients"])
     for optimizer, kept in found.optimizers.items():
-        said = r.estimate(precision, optimizer).memory_bytes
-        yield r.row(f"{optimizer} state, {precision}", "B", kept, said["optimizer"])
+        yield r.row(f"{optimizer} state, {precision}", "B", kept, said[optimizer]["optimizer"])
 
 
 def peak(r: Run, precision: str = "fp32") -> Row:

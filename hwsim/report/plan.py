@@ -67,7 +67,7 @@ def headline(plan: Plan) -> str:
     return f"{model} on {machine}: {speed}, {show(budget, 'count')} tokens in {days}"
 
 
-def sizes_line(strategy: Mapping[str, Any], names: Sequence[str] = SIZES) -> str:
+def sizes_line(strategy: Mapping[str, Any], names: Sequence[str] = SIZES, gap: str = " ", between: str = " · ") -> str:
     """The parallel sizes above 1 in words.
 
     Examples
@@ -75,7 +75,7 @@ def sizes_line(strategy: Mapping[str, Any], names: Sequence[str] = SIZES) -> str
     >>> sizes_line({"tp": 8, "pp": 1, "dp": 2, "ep": 1})
     'tp 8 · dp 2'
     """
-    return " · ".join(f"{name} {strategy[name]}" for name in names if strategy[name] > 1) or "one device"
+    return between.join(f"{name}{gap}{strategy[name]}" for name in names if strategy[name] > 1) or "one device"
 
 
 def sizes_label(strategy: Mapping[str, Any], names: Sequence[str] = SIZES) -> str:
@@ -86,7 +86,7 @@ def sizes_label(strategy: Mapping[str, Any], names: Sequence[str] = SIZES) -> st
     >>> sizes_label({"tp": 8, "pp": 1, "dp": 2, "ep": 1})
     'tp8 dp2'
     """
-    return " ".join(f"{name}{strategy[name]}" for name in names if strategy[name] > 1) or "one device"
+    return sizes_line(strategy, names, "", " ")
 
 
 def strategy_line(estimate: TrainingEstimate) -> str:

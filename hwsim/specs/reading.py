@@ -96,13 +96,11 @@ def read_yaml(path: Path) -> Document:
 
 def parse_yaml(text: str, source: str, path: Path | None = None) -> Document:
     """Parse YAML 1.2 text: plain data only, duplicate keys refused."""
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.reader import ReaderError
 
-    walk = _Walk(YAML(typ="safe").parse(text), source)
     try:
-        data = walk.document()
+        walk, data = _walked(text, source)
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputFileError([f"{source}{line}: not valid YAML: {printable(error.problem or error.context)}"]) from None
@@ -118,6 +116,21 @@ def parse_yaml(text: str, source: str, path: Path | None = None) -> Document:
         found = "nothing: the file is empty" if data is None else f"a {'list' if isinstance(data, list) else 'value'}"
         raise InputFileError([f"{source}: expected a mapping of fields, found {found}"])
     return Document(data, source, walk.origin, path)
+
+
+def _walked(text: str, source: str) -> tuple[_Walk, Any]:
+    """The data of a text: by libyaml, which is fast; what it refuses by the slow parser, which knows all of YAML 1.2
+    (such as a URL in braces) and whose errors are told.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    walk = _Walk(YAML(typ="safe").parse(text), source)
+    try:
+        return walk, walk.document()
+    except YAMLError:
+        walk = _Walk(YAML(typ="safe", pure=True).parse(text), source)
+        return walk, walk.document()
 
 
 class _Walk:
