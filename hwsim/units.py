@@ -139,16 +139,23 @@ def parse(text: str, dimension: str) -> float:
 
 
 def write(value: float, dimension: str) -> str:
-    """An SI value as the shortest text that `parse` reads back: to the bit, or to the last one where none does.
+    """An SI value as the text of fewest digits that `parse` reads back: to the bit, or to the last one where none does.
 
     Examples
     --------
-    >>> write(3.35e12, "bytes_per_s"), write(1.5, "usd_per_s"), write(0.5, "fraction"), write(80 * GIB, "bytes")
-    ('3.35 TB/s', '5400 USD/h', '0.5', '80 GiB')
+    >>> write(3.35e12, "bytes_per_s"), write(25e9, "bytes_per_s"), write(1.5, "usd_per_s")
+    ('3.35 TB/s', '25 GB/s', '5400 USD/h')
+    >>> write(0.5, "fraction"), write(80 * GIB, "bytes")
+    ('0.5', '80 GiB')
     """
     numbers = {unit: repr(value / scale).removesuffix(".0") for unit, scale in DIMENSIONS[dimension].items()}
     exact = [unit for unit, number in numbers.items() if parse(f"{number} {unit}", dimension) == value]
-    unit = min(exact or numbers, key=lambda unit: (len(numbers[unit].replace(".", "")), abs(float(numbers[unit]))))
+
+    def awkward(unit: str) -> tuple[bool, int, float]:
+        number = abs(float(numbers[unit]))
+        return bool(unit) and number < 1.0, len(numbers[unit].replace(".", "").lstrip("0")), number
+
+    unit = min(exact or numbers, key=awkward)
     return f"{numbers[unit]} {unit}".rstrip()
 
 
