@@ -215,7 +215,7 @@ class Reference:
             past = pairs / tokens - tokens / len(chunks) / 2
             seconds = self.pace.step_s(len(decodes), context, len(chunks), tokens, past, ended)
         else:
-            seconds = self.pace.run_s(len(decodes), context, 1)
+            seconds = self.pace.run(len(decodes), context, 1)[1]
         self.now_s += seconds + self.swap_s
         for r in decodes:
             r.cached += 1

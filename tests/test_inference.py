@@ -123,10 +123,11 @@ def test_a_stretch_is_the_sum_of_its_steps(decodes: int, context: float, steps: 
 @given(decodes=st.integers(1, 40), context=st.floats(1, 5000), share=st.floats(0, 1.2), most=st.integers(1, 400))
 def test_the_fewest_steps_that_take_so_long(decodes: int, context: float, share: float, most: int) -> None:
     seconds = share * PACE.run_s(decodes, context, most)
-    steps = PACE.steps_in(decodes, context, seconds, most)
+    steps, taken_s = PACE.run(decodes, context, most, seconds)
     assert 1 <= steps <= most
     assert steps == most or PACE.run_s(decodes, context, steps) >= seconds * (1 - 1e-12)
     assert steps == 1 or PACE.run_s(decodes, context, steps - 1) < seconds * (1 + 1e-12)
+    assert taken_s == pytest.approx(PACE.run_s(decodes, context, steps), rel=1e-12)
 
 
 PACE = pace_of()
@@ -144,8 +145,7 @@ def test_look_ups_are_the_operators_at_the_knots() -> None:
         found.tpot_s - np.array([[pace.run_s(int(n), KNOTS[place], 1) for n in grid]]), 0
     )
     assert np.all(prompts >= 0)
-    rows = pace.rows(64)
-    assert rows.seconds < pace.rows(4096).seconds
+    assert pace.rows[64][0] < pace.rows[4096][0]
 
 
 @pytest.mark.parametrize("engine", names(ENGINES))
@@ -282,7 +282,7 @@ def alone_s(pace: Pace, chunks: int, tokens: int, past: int) -> float:
 def test_tables_of_prompts_hold_what_each_costs_by_itself(model: str) -> None:
     pace = pace_of(model=model, hardware="h200-sxm-141", gpus=8, tp=8)
     for tokens in (1, 63, 64, 255, 256, 1000, 5000):
-        assert pace.prompts_s(1, tokens, 0.0) == pace.prompt_attention(1, tokens)[0] == alone_s(pace, 1, tokens, 0)
+        assert pace.prompts_s(1, tokens, 0.0) == pace.prompt_attention[1][tokens][0] == alone_s(pace, 1, tokens, 0)
     for chunks, tokens in ((1, 70), (2, 16), (3, 1008), (5, 4000)):
         for place in (0, 7, 60):
-            assert pace.prompt_attention(chunks, tokens)[place] == alone_s(pace, chunks, tokens, KNOTS[place])
+            assert pace.prompts_s(chunks, tokens, KNOTS[place]) == alone_s(pace, chunks, tokens, KNOTS[place])

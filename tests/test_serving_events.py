@@ -45,15 +45,12 @@ class LinearPace:
         attention_s = self.context_s * decodes * context + self.past_s * tokens * (past + 0.5 * tokens / max(chunks, 1))
         return self.base_s + self.decode_s * decodes + self.token_s * tokens + attention_s + self.ended_s * ended
 
-    def run_s(self, decodes: int, context: float, steps: int) -> float:
-        mean = context + 0.5 * (steps - 1)
-        return steps * (self.base_s + self.decode_s * decodes + self.context_s * decodes * mean)
-
-    def steps_in(self, decodes: int, context: float, seconds: float, most: int) -> int:
+    def run(self, decodes: int, context: float, most: int, seconds: float = inf) -> tuple[int, float]:
         bend = 0.5 * self.context_s * decodes
-        first = self.run_s(decodes, context, 1) - bend
+        first = self.base_s + self.decode_s * decodes + bend * (2 * context - 1)
         steps = seconds / first if bend == 0 else (sqrt(first**2 + 4 * bend * seconds) - first) / (2 * bend)
-        return min(max(ceil(steps), 1), most)
+        count = max(ceil(min(steps, most)), 1)
+        return count, count * (first + bend * count)
 
 
 PACE = LinearPace()
@@ -211,10 +208,10 @@ def test_cost_does_not_grow_with_tokens() -> None:
     calls = 0
 
     class Counting(LinearPace):
-        def run_s(self, decodes: int, context: float, steps: int) -> float:
+        def run(self, decodes: int, context: float, most: int, seconds: float = inf) -> tuple[int, float]:
             nonlocal calls
             calls += 1
-            return super().run_s(decodes, context, steps)
+            return super().run(decodes, context, most, seconds)
 
     for tokens in (100, 1_000_000):
         calls = 0
@@ -234,9 +231,11 @@ def test_blocks_of_a_stretch_are_counted_exactly() -> None:
                 blocks.crossing[(step - count) % size] += 1
             needs = [sum((count + done) % size == 0 for count in tokens.tolist()) for done in range(60)]
             for steps in range(60):
-                assert blocks.needed(step, steps, 7) == sum(needs[:steps])
-            blocks.free = int(rng.integers(0, 80))
-            most = next((done for done in range(60) if sum(needs[: done + 1]) > blocks.free), 60)
+                blocks.available = 1000
+                blocks.grow(step, steps, 7)
+                assert 1000 - blocks.available == sum(needs[:steps])
+            blocks.available = int(rng.integers(0, 80))
+            most = next((done for done in range(60) if sum(needs[: done + 1]) > blocks.available), 60)
             assert blocks.most_steps(step, 60, 7) == most
 
 
@@ -329,7 +328,7 @@ def collect_when_empty(fleet: Fleet, work: Workload, run: Run) -> Result:
     for replica in (replica for group in run.members for replica in group.replicas):
         left = replica.waiting, replica.parked, replica.decodes, replica.held, replica.prompt
         assert not any(left)
-        assert replica.kv.free + replica.kv.idle == replica.kv.total
+        assert replica.kv.available == replica.kv.total
         assert (replica.outstanding, replica.leads, replica.promised) == (0, 0, 0)
         assert not any(replica.kv.crossing)
     return collect(fleet, work, run)

@@ -12,10 +12,11 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from math import ceil, sqrt
-from typing import NamedTuple
+from math import ceil, inf, sqrt
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwsim.analytic.blocks import Machine
 from hwsim.analytic.serving import (
@@ -38,7 +39,9 @@ from hwsim.specs.strategy import Strategies
 OCTAVE = 5
 KNOTS = sorted({0, *(round(2 ** (i / OCTAVE)) for i in range(OCTAVE * 21))})
 """Contexts at which attention is costed; straight lines between, and on beyond the last."""
-BLOCK = 256
+STARTS, ENDS = KNOTS[:-1], [*KNOTS[1:-1], inf]
+"""Where lines between knots start and end; the last goes on."""
+BLOCK = 1024
 """Numbers of rows costed at a time."""
 ROWS = 16
 """The mean length of several chunks is rounded up to this, as kernels pad rows to tiles of at least as many."""
@@ -46,16 +49,29 @@ CHUNKS = 64
 """Lengths of a prompt chunk costed at a time."""
 BATCHES = 16
 """Batch sizes whose attention is costed at a time."""
+T = TypeVar("T")
+Column: TypeAlias = NDArray[np.float64]
+KNOT_COLUMN = np.array(KNOTS, dtype=np.float64)
 
 
-class Rows(NamedTuple):
-    """Device seconds and launches of what sees rows alone."""
+class Known(dict[int, T]):
+    """Values by a whole number, each worked out when it is first asked for."""
 
-    seconds: float
-    """Of a device with so many."""
-    routed_s: float
-    """Of experts and their exchange, where every device has so many."""
-    kernels: float
+    __slots__ = ("value_of",)
+
+    def __init__(self, value_of: Callable[[int], T]) -> None:
+        super().__init__()
+        self.value_of = value_of
+
+    def __missing__(self, number: int) -> T:
+        value = self[number] = self.value_of(number)
+        return value
+
+
+def table(block: int, values_of: Callable[[Column], Column]) -> Known[Any]:
+    """Values by a whole number, as plain floats or lists, worked out for a block of neighbours at a time."""
+    blocks = Known(lambda place: values_of(np.arange(place * block, (place + 1) * block, dtype=np.float64)))
+    return Known(lambda number: blocks[number // block][number % block].tolist())
 
 
 class Pace:
@@ -70,13 +86,21 @@ class Pace:
         self.engine = served.job.engine
         self.ranks = round(float(np.max(sharing(s))))
         self.stages = round(float(np.max(s.pp)))
-        self._rows: dict[int, list[Rows]] = {}
-        self._heads: dict[int, list[Rows]] = {}
-        self._decodes: dict[int, list[list[float]]] = {}
-        self._steps: dict[int, list[float]] = {}
-        self._prompts: dict[tuple[int, int], list[float]] = {}
-        self._whole: dict[int, list[Rows]] = {}
-        self._before: dict[int, float] = {}
+        self.rows: Known[tuple[float, float, float]] = table(BLOCK, self._rows)
+        """What sees rows alone: device seconds of a device with so many, but for its experts; of experts and their
+        exchange where every device has so many; launches."""
+        self.head_s: Known[float] = table(BLOCK, self._head_s)
+        """Making tokens. [s]"""
+        self.steps: Known[tuple[list[float], list[float]]] = Known(self._steps)
+        """Seconds per token of a number of decodes, by context, and how they grow from there. [s, s per token]"""
+        self.decode_attention: Known[list[float]] = table(BATCHES, self._decode_attention)
+        """Attention of a number of decodes, by context. [s]"""
+        self.prompt_attention: Known[Known[list[float]]] = Known(self._prompt_attention)
+        """Attention of a number of prompt chunks, by the tokens of each and by those before them. [s]"""
+        self.prompt_s: Known[float] = table(BLOCK, self._prompt_s)
+        """Attention of a whole prompt. [s]"""
+        self.before_s: Known[float] = Known(self._before_s)
+        """What runs before the decoder for a number of prompts: an encoder, a vision tower. [s]"""
 
     @cached_property
     def kernels(self) -> float:
@@ -114,127 +138,126 @@ class Pace:
         each = -(-decodes // shared)
         own = -(-chunks // self.ranks)  # of the device with most: a chunk stays on one
         length = -(-tokens // chunks)
-        rows = self.rows(each + -(-own * length // waves))
-        met = self.rows(-(-(tokens + decodes) // shared))  # rows of all devices meet at the experts
-        device_s = rows.seconds + met.routed_s + self.head_s(each + -(-ended // shared))
-        kernels = rows.kernels + self.kernels
+        rows_s, _, kernels = self.rows[each + -(-own * length // waves)]
+        _, routed_s, _ = self.rows[-(-(tokens + decodes) // shared)]  # rows of all devices meet at the experts
+        device_s = rows_s + routed_s + self.head_s[each + -(-ended // shared)]
+        kernels += self.kernels
         if decodes:
-            device_s += _line(self.decode_attention(each), context)
+            device_s += _line(self.decode_attention[each], context)
             kernels += self.kernels
         device_s += self.prompts_s(max(own // waves, 1), -(-own * length // max(own, waves)), past)
         if not decodes:  # a pipeline that is at work already has nothing to fill
             device_s *= (waves + self.stages - 1.0) / self.stages
-        device_s += self.before_s(ended)
+        device_s += self.before_s[ended]
         graph = tokens + decodes <= self.engine.graph_prompt
-        return self._paced(device_s, kernels, graph, decodes + ended)
+        gap_s, launched_s, host_s = self._host(kernels, graph, decodes + ended)
+        return max(device_s + gap_s, launched_s) + host_s
 
     def run_s(self, decodes: int, context: float, steps: int) -> float:
         """`steps` steps of decodes alone, the context growing by one token each. [s]"""
-        times, place, total = self.decode_steps(decodes), bisect_right(KNOTS, context) - 1, 0.0
-        while True:
-            here, slope, count = _segment(times, place, context, steps)
-            total += count * here + 0.5 * slope * count * (count - 1)
-            steps -= count
-            if steps <= 0:
-                return total
-            context += count
-            place += 1
+        return self.run(decodes, context, steps)[1]
 
-    def steps_in(self, decodes: int, context: float, seconds: float, most: int) -> int:
-        """Fewest steps, 1 to `most`, that take at least `seconds`."""
-        times, place, done = self.decode_steps(decodes), bisect_right(KNOTS, context) - 1, 0
+    def run(self, decodes: int, context: float, most: int, seconds: float = inf) -> tuple[int, float]:
+        """Steps of decodes alone, the context growing by one token each: the fewest that take at least `seconds`, but
+        1 to `most`; and the time they take. [s]
+        """
+        times, slopes = self.steps[decodes]
+        place, done, total = bisect_right(STARTS, context) - 1, 0, 0.0
         while True:
-            here, slope, count = _segment(times, place, context, most - done)
+            slope, left = slopes[place], ENDS[place] - context
+            here = times[place] + slope * (context - STARTS[place])
+            count = most - done
+            if count > left:
+                count = ceil(left)
             whole = count * here + 0.5 * slope * count * (count - 1)
-            if whole >= seconds or done + count >= most:
-                return min(done + _fewest(here, slope, seconds, count), most)
-            seconds -= whole
+            if total + whole >= seconds:
+                count = _fewest(here, slope, seconds - total, count)
+                return done + count, total + count * here + 0.5 * slope * count * (count - 1)
             done += count
+            total += whole
+            if done >= most:
+                return done, total
             context += count
             place += 1
 
-    def decode_steps(self, decodes: int) -> list[float]:
-        """Seconds per token of a batch of decodes, by context."""
-        known = self._steps.get(decodes)
-        if known is None:
-            known = self._steps[decodes] = self._decode_steps(decodes)
-        return known
-
-    def _decode_steps(self, decodes: int) -> list[float]:
+    def _steps(self, decodes: int) -> tuple[list[float], list[float]]:
         each = -(-decodes // (self.ranks * min(self.stages, max(decodes, 1))))
         width = 1 + self.served.job.draft_tokens
-        rows = self.rows(each * width)
-        fixed_s = rows.seconds + rows.routed_s + self.head_s(each * width)
+        rows_s, routed_s, kernels = self.rows[each * width]
         graph = decodes <= self.engine.graph_batch
-        kernels = rows.kernels + self.kernels
-        guesses = self._guesses_s(decodes, each)
-        paced = [self._paced(fixed_s + own, kernels, graph, decodes) for own in self.decode_attention(each)]
-        return [(step + guess) / self.yield_tokens for step, guess in zip(paced, guesses, strict=True)]
+        gap_s, launched_s, host_s = self._host(kernels + self.kernels, graph, decodes)
+        device_s = rows_s + routed_s + self.head_s[each * width] + gap_s + np.array(self.decode_attention[each])
+        steps_s = np.maximum(device_s, launched_s) + host_s
+        tokens_s = (steps_s + self._guesses_s(decodes, each)) / self.yield_tokens
+        return tokens_s.tolist(), (np.diff(tokens_s) / np.diff(KNOT_COLUMN)).tolist()
 
-    def _guesses_s(self, decodes: int, each: int) -> list[float]:
+    def _guesses_s(self, decodes: int, each: int) -> Numeric:
         """Guessing ahead, by context: steps of the draft model, or of one more layer and the head."""
         ahead = self.served.job.draft_tokens
         if not ahead:
-            return [0.0] * len(KNOTS)
+            return 0.0
         if self.drafter is not None:
-            return [ahead * step for step in self.drafter.decode_steps(decodes)]
+            return ahead * np.array(self.drafter.steps[decodes][0])
         layers = self.served.model.layers
-        one = self.rows(each)
-        layer_s = (one.seconds + one.routed_s) / layers + self.head_s(each)
-        return [ahead * (layer_s + own / layers) for own in self.decode_attention(each)]
+        rows_s, routed_s, _ = self.rows[each]
+        layer_s = (rows_s + routed_s) / layers + self.head_s[each]
+        return ahead * (layer_s + np.array(self.decode_attention[each]) / layers)
 
-    def _paced(self, device_s: float, kernels: float, graph: bool, sequences: int) -> float:
-        """The slower of device and host, and what the device waits for between steps."""
+    def _host(self, kernels: float, graph: bool, sequences: int) -> tuple[float, float, float]:
+        """Gaps between the kernels of a step, host time of their launches, which the device may outlast, and what it
+        waits for between steps. [s]
+        """
         engine = self.engine
-        device_s += kernels * engine.kernel_gap
-        launched_s = 0.0 if graph else kernels * self.launch_s
-        return max(device_s, launched_s) + engine.step_host + engine.sequence_host * (sequences / self.ranks)
-
-    def rows(self, count: int) -> Rows:
-        """What sees rows alone."""
-        return _blocked(self._rows, count, lambda n: rows_cost(self.served, self.strategy, n))
-
-    def head_s(self, count: int) -> float:
-        """Making tokens."""
-        return (
-            _blocked(self._heads, count, lambda n: head_cost(self.served, self.strategy, n)).seconds if count else 0.0
-        )
-
-    def decode_attention(self, sequences: int) -> list[float]:
-        """Attention of decodes, by context."""
-        block = sequences // BATCHES
-        if block not in self._decodes:
-            counts = np.maximum(np.arange(block * BATCHES, (block + 1) * BATCHES, dtype=np.float64), 1.0)[:, None]
-            width = 1.0 + self.served.job.draft_tokens
-            keys = np.maximum(np.array(KNOTS, dtype=np.float64), width)[None, :]
-            cost = self._attention_cost(self._cached(counts, width, keys))
-            self._decodes[block] = np.broadcast_to(cost.total_s, (BATCHES, len(KNOTS))).tolist()
-        return self._decodes[block][sequences % BATCHES]
+        between_s = engine.step_host + engine.sequence_host * (sequences / self.ranks)
+        return kernels * engine.kernel_gap, 0.0 if graph else kernels * self.launch_s, between_s
 
     def prompts_s(self, chunks: int, tokens: int, past: float) -> float:
         """Attention of `chunks` prompt chunks of `tokens` tokens each that attend to `past` earlier ones. [s]
 
         Whole prompts, one at a time, have a table of their own: it is the first column of the other, which is large.
         """
-        if chunks > 1 or past:
-            return _line(self.prompt_attention(chunks, tokens), past)
-        return _blocked(self._whole, tokens, lambda n: self._attention_cost(self._cached(1.0, n, n))).seconds
+        if chunks == 1 and not past:
+            return self.prompt_s[tokens]
+        padded = tokens if chunks == 1 else -(-tokens // ROWS)
+        return _line(self.prompt_attention[chunks][padded], past)
 
-    def prompt_attention(self, chunks: int, tokens: int) -> list[float]:
-        """Attention of `chunks` prompt chunks of `tokens` tokens each, by the tokens before them."""
-        tokens = tokens if chunks == 1 else -(-tokens // ROWS) * ROWS
-        known = self._prompts.get((chunks, tokens))
-        if known is None:
-            apart = 1 if chunks == 1 else ROWS
-            first = tokens // (apart * CHUNKS) * apart * CHUNKS
-            alike = range(first, first + apart * CHUNKS, apart)
-            lengths = np.maximum(np.array(alike, dtype=np.float64), 1.0)[:, None]
-            keys = np.array(KNOTS, dtype=np.float64)[None, :] + lengths
-            cost = self._attention_cost(self._cached(1.0 * chunks, lengths, keys))
-            rows = np.broadcast_to(cost.total_s, keys.shape).tolist()
-            self._prompts.update({(chunks, length): row for length, row in zip(alike, rows, strict=True)})
-            known = self._prompts[chunks, tokens]
-        return known
+    def _rows(self, numbers: Column) -> Column:
+        cost = rows_cost(self.served, self.strategy, np.maximum(numbers, 1.0))
+        routed = cost.time_s.get("experts", 0.0) + cost.time_s.get("ep", 0.0)
+        parts = (cost.total_s - routed, routed, cost.kernels)
+        return np.stack([np.broadcast_to(part, numbers.shape) for part in parts], axis=-1)
+
+    def _head_s(self, numbers: Column) -> Column:
+        return np.where(numbers > 0, head_cost(self.served, self.strategy, np.maximum(numbers, 1.0)).total_s, 0.0)
+
+    def _decode_attention(self, numbers: Column) -> Column:
+        width = 1.0 + self.served.job.draft_tokens
+        keys = np.maximum(KNOT_COLUMN, width) + np.zeros((len(numbers), 1))
+        return self._attention_s(np.maximum(numbers, 1.0)[:, None], width, keys)
+
+    def _prompt_attention(self, chunks: int) -> Known[list[float]]:
+        """By tokens; those of several chunks in multiples of `ROWS`."""
+        apart = 1.0 if chunks == 1 else ROWS
+
+        def attention_s(numbers: Column) -> Column:
+            lengths = apart * np.maximum(numbers, 1.0)[:, None]
+            return self._attention_s(1.0 * chunks, lengths, KNOT_COLUMN + lengths)
+
+        return table(CHUNKS, attention_s)
+
+    def _prompt_s(self, numbers: Column) -> Column:
+        lengths = np.maximum(numbers, 1.0)
+        return self._attention_s(1.0, lengths, lengths)
+
+    def _attention_s(self, sequences: Numeric, queries: Numeric, keys: Column) -> Column:
+        """Attention in the shape of its keys. [s]"""
+        return np.broadcast_to(self._attention_cost(self._cached(sequences, queries, keys)).total_s, keys.shape)
+
+    def _before_s(self, prompts: int) -> float:
+        model = self.served.model
+        if not prompts or (model.encoder is None and model.vision is None):
+            return 0.0
+        return float(np.max(before_cost(self.served, self.strategy, 1.0 * prompts).total_s))
 
     def _attention_cost(self, cached: Cached) -> Cost:
         plan, on = self._bound
@@ -245,46 +268,15 @@ class Pace:
         """The plan of one row and the machine that attention runs on."""
         return one_row(self.served, self.strategy), machine(self.served, self.strategy, self.served.plain)
 
-    def before_s(self, prompts: int) -> float:
-        """What runs before the decoder for some prompts: an encoder, a vision tower."""
-        if self.served.model.encoder is None and self.served.model.vision is None:
-            return 0.0
-        if prompts not in self._before:
-            self._before[prompts] = float(np.max(before_cost(self.served, self.strategy, 1.0 * prompts).total_s))
-        return self._before[prompts]
-
     def _cached(self, sequences: Numeric, queries: Numeric, keys: Numeric) -> Cached:
         return Cached(sequences, queries, keys, self.served.job.cache_bytes)
 
 
-def _blocked(known: dict[int, list[Rows]], count: int, cost: Callable[[Numeric], Cost]) -> Rows:
-    """A cost by a whole number, worked out for a block of neighbours at a time."""
-    block = count // BLOCK
-    if block not in known:
-        numbers = np.maximum(np.arange(block * BLOCK, (block + 1) * BLOCK, dtype=np.float64), 1.0)
-        found = cost(numbers)
-        routed = found.time_s.get("experts", 0.0) + found.time_s.get("ep", 0.0)
-        parts = (found.total_s - routed, routed, found.kernels)
-        columns = [np.broadcast_to(part, numbers.shape).tolist() for part in parts]
-        known[block] = [Rows(*row) for row in zip(*columns, strict=True)]
-    return known[block][count % BLOCK]
-
-
 def _line(values: list[float], at: float) -> float:
     """A value between knots."""
-    place = min(bisect_right(KNOTS, at), len(KNOTS) - 1) - 1
-    low = KNOTS[place]
+    place = bisect_right(STARTS, at) - 1
+    low = STARTS[place]
     return values[place] + (values[place + 1] - values[place]) / (KNOTS[place + 1] - low) * (at - low)
-
-
-def _segment(values: list[float], place: int, context: float, steps: int) -> tuple[float, float, int]:
-    """On the line from one knot to the next: the value here, its slope, and how many of `steps` steps lie on it."""
-    last = place >= len(KNOTS) - 2
-    place = min(place, len(KNOTS) - 2)
-    low, high = KNOTS[place], KNOTS[place + 1]
-    slope = (values[place + 1] - values[place]) / (high - low)
-    here = values[place] + slope * (context - low)
-    return here, slope, steps if last else min(steps, ceil(high - context))
 
 
 def _fewest(here: float, slope: float, seconds: float, count: int) -> int:

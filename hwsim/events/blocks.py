@@ -11,11 +11,12 @@ from __future__ import annotations
 class Blocks:
     """The KV cache of one replica. [blocks]"""
 
-    __slots__ = ("crossing", "free", "idle", "size", "total", "unused", "users")
+    __slots__ = ("available", "crossing", "idle", "size", "total", "unused", "users")
 
     def __init__(self, total: int, size: int) -> None:
         self.total, self.size = total, size
-        self.free = total
+        self.available = total
+        """Free, or idle."""
         self.idle = 0
         """Of prefixes that nobody uses: they may be evicted."""
         self.crossing = [0] * size
@@ -25,20 +26,21 @@ class Blocks:
         self.unused: dict[int, int] = {}
         """Blocks of every prefix that nobody uses, least recently used first."""
 
-    def needed(self, step: int, steps: int, decodes: int) -> int:
-        """Blocks that `steps` steps of the decodes take, from step number `step` on."""
+    def grow(self, step: int, steps: int, decodes: int) -> None:
+        """Hand out the blocks that `steps` steps of the decodes take, from step number `step` on."""
         cycles, rest = divmod(steps, self.size)
         first = step % self.size
         last = first + rest
         needed = cycles * decodes + sum(self.crossing[first:last])
-        return needed if last <= self.size else needed + sum(self.crossing[: last - self.size])
+        if last > self.size:
+            needed += sum(self.crossing[: last - self.size])
+        self.take(needed)
 
     def most_steps(self, step: int, steps: int, decodes: int) -> int:
         """Steps, up to `steps`, for which the available blocks last."""
-        available = self.free + self.idle
-        if (steps // self.size + 1) * decodes <= available:
+        if (steps // self.size + 1) * decodes <= self.available:
             return steps
-        cycles, left = divmod(available, decodes)
+        cycles, left = divmod(self.available, decodes)
         most = cycles * self.size
         for place in range(step, step + self.size):
             left -= self.crossing[place % self.size]
@@ -49,11 +51,9 @@ class Blocks:
 
     def take(self, count: int) -> None:
         """Hand out blocks that are available; prefixes unused for longest make room."""
-        self.free -= count
-        while self.free < 0:
-            blocks = self.unused.pop(next(iter(self.unused)))
-            self.idle -= blocks
-            self.free += blocks
+        self.available -= count
+        while self.idle > self.available:
+            self.idle -= self.unused.pop(next(iter(self.unused)))
 
     def cached(self, prefix: int) -> int:
         """Blocks of a prefix that are in the cache."""
@@ -69,10 +69,10 @@ class Blocks:
         if known is None:
             cached = self.unused.pop(prefix, 0)
             self.idle -= cached
+            self.available -= cached
             known = self.users[prefix] = [cached, 0]
-        lacking = needed - self.free - self.idle
-        if lacking > 0:
-            self.cut(prefix, lacking)
+        if needed > self.available:
+            self.cut(prefix, needed - self.available)
         known[0] = max(known[0], blocks)
         known[1] += 1
 
@@ -85,8 +85,9 @@ class Blocks:
             if known[0]:
                 self.unused[prefix] = known[0]
                 self.idle += known[0]
+                self.available += known[0]
 
     def cut(self, prefix: int, blocks: int) -> None:
         """Give the last blocks of a prefix in use back."""
         self.users[prefix][0] -= blocks
-        self.free += blocks
+        self.available += blocks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Protocol
 
 
@@ -14,8 +15,7 @@ class Pace(Protocol):
         earlier tokens; `ended` of the chunks are the last of their prompt, and yield a token. [s]
         """
 
-    def run_s(self, decodes: int, context: float, steps: int) -> float:
-        """`steps` steps of decodes alone, the context growing by one token each. [s]"""
-
-    def steps_in(self, decodes: int, context: float, seconds: float, most: int) -> int:
-        """Fewest steps, 1 to `most`, that take at least `seconds`."""
+    def run(self, decodes: int, context: float, most: int, seconds: float = inf) -> tuple[int, float]:
+        """Steps of decodes alone, the context growing by one token each: the fewest that take at least `seconds`, but
+        1 to `most`; and the time they take. [s]
+        """

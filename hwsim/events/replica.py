@@ -17,7 +17,7 @@ import simpy
 from hwsim.events.fleet import Pool
 from hwsim.events.ledger import COMPLETED, NUMBER, SHIFT, Ledger
 from hwsim.events.scheduler import Scheduler
-from hwsim.events.timeline import Meter
+from hwsim.events.timeline import Meter, Point
 
 
 class Owner(Protocol):
@@ -34,8 +34,8 @@ class Replica(Scheduler):
     """A scheduler with a clock."""
 
     __slots__ = (
-        "alarm", "before", "end_s", "env", "epoch", "fed", "feed_keys", "feed_s", "meter", "number", "outstanding",
-        "owner", "pace", "prefills_only", "start_s", "steps", "working",
+        "alarm", "arrives_s", "before", "end_s", "env", "epoch", "fed", "feed_keys", "feed_s", "meter", "number",
+        "outstanding", "owner", "pace", "prefills_only", "start_s", "steps", "working",
     )  # fmt: skip
 
     def __init__(self, env: simpy.Environment, number: int, pool: Pool, ledger: Ledger, owner: Owner) -> None:
@@ -51,6 +51,8 @@ class Replica(Scheduler):
         self.feed_s: Sequence[float] = (inf,)
         self.feed_keys: Sequence[int] = ()
         self.fed = 0
+        self.arrives_s = inf
+        """When the next of those comes. [s]"""
         self.start_s = self.end_s = 0.0
         """Of the step in progress; without one, the end of the last."""
         self.steps = 0
@@ -63,7 +65,7 @@ class Replica(Scheduler):
 
     def feed(self, ready_s: Sequence[float], keys: Sequence[int]) -> None:
         """Let the replica read its arrivals from columns, in order and ended by infinity, instead of being told. [s]"""
-        self.feed_s, self.feed_keys = ready_s, keys
+        self.feed_s, self.feed_keys, self.arrives_s = ready_s, keys, ready_s[0]
         self._set_alarm(ready_s[0])
 
     def submit(self, request: int, now_s: float) -> None:
@@ -85,7 +87,7 @@ class Replica(Scheduler):
 
     def room(self) -> float:
         """Share of the blocks that were free at the last step boundary and that no waiting prompt will take."""
-        return (self.kv.free + self.kv.idle - self.promised / self.kv.size) / self.kv.total
+        return (self.kv.available - self.promised / self.kv.size) / self.kv.total
 
     def _notice(self, may_run: bool, now_s: float) -> None:
         """Something came: wake up, or cut the stretch in progress at its next step boundary."""
@@ -93,16 +95,14 @@ class Replica(Scheduler):
             if self.alarm is None:
                 self._set_alarm(now_s)
         elif may_run and self.steps > 1 and len(self.decodes) < self.engine.max_sequences:
-            steps, seconds = self._until(now_s - self.start_s, self.steps)
+            steps, seconds = self._run_until(now_s)
             if steps < self.steps:
                 self.steps = steps
                 self._set_alarm(self.start_s + seconds)
 
-    def _until(self, seconds: float, most: int) -> tuple[int, float]:
-        """Fewest steps of the decodes that take at least some time, and the time they take. [s]"""
-        decodes, context = len(self.decodes), self.context
-        steps = self.pace.steps_in(decodes, context, max(seconds, 0.0), most)
-        return steps, self.pace.run_s(decodes, context, steps)
+    def _run_until(self, now_s: float) -> tuple[int, float]:
+        """Steps of the stretch in progress up to the first boundary from now on, and the time they take. [s]"""
+        return self.pace.run(len(self.decodes), self.context, self.steps, max(now_s - self.start_s, 0.0))
 
     def _set_alarm(self, at_s: float) -> None:
         self.end_s = at_s
@@ -123,16 +123,14 @@ class Replica(Scheduler):
                 return
             self._end_step()
         self.working, self.alarm = False, None
-        if self.feed_s[self.fed] < inf:
-            self._set_alarm(self.feed_s[self.fed])
+        if self.arrives_s < inf:
+            self._set_alarm(self.arrives_s)
 
     def _begin_step(self) -> bool:
         """Fill the next step or stretch; false: there is nothing to do."""
         now_s = self.end_s
-        while self.feed_s[self.fed] <= now_s:
-            self.enqueue(self.feed_keys[self.fed])
-            self.outstanding += 1
-            self.fed += 1
+        if self.arrives_s <= now_s:
+            self._take_in(now_s)
         self.fill(now_s)
         if self.chunks:
             seconds = self._chunk_step_s()
@@ -140,29 +138,32 @@ class Replica(Scheduler):
             seconds = self._stretch_s(now_s)
         else:
             return False
-        self.start_s, self.end_s, self.before = now_s, now_s + seconds, self.used
+        kv = self.kv
+        self.start_s, self.end_s, self.before = now_s, now_s + seconds, kv.total - kv.available
         return True
+
+    def _take_in(self, now_s: float) -> None:
+        """Queue what has come by now of the arrivals that the replica reads itself."""
+        feed_s, fed = self.feed_s, self.fed
+        while feed_s[fed] <= now_s:
+            self.enqueue(self.feed_keys[fed])
+            fed += 1
+        self.outstanding += fed - self.fed
+        self.fed, self.arrives_s = fed, feed_s[fed]
 
     def _chunk_step_s(self) -> float:
         """A step with prompt chunks, with or without decodes. [s]"""
-        together = self.engine.together
-        self.steps = 1 if together and self.decodes else 0
+        self.steps = 1 if self.together and self.decodes else 0
         decodes, context = (len(self.decodes), self.context) if self.steps else (0, 0.0)
         seconds = self.pace.step_s(decodes, context, self.chunks, self.tokens, self.past, len(self.ending))
         return seconds + self.extra_s
 
     def _stretch_s(self, now_s: float) -> float:
         """As many steps of the decodes as change nothing else. [s]"""
-        decodes, context = len(self.decodes), self.context
-        if self.brief or self.extra_s:
-            self.steps = 1
-            return self.pace.run_s(decodes, context, 1) + self.extra_s
-        self.steps = self.most_steps()
-        seconds = self.pace.run_s(decodes, context, self.steps)
-        arrives_s = self.feed_s[self.fed]
-        if now_s + seconds > arrives_s and self.steps > 1 and self._would_admit():
-            self.steps, seconds = self._until(arrives_s - now_s, self.steps)
-        return seconds
+        most = 1 if self.brief or self.extra_s else self.most_steps()
+        left_s = self.arrives_s - now_s if self._would_admit() else inf
+        self.steps, seconds = self.pace.run(len(self.decodes), self.context, most, left_s)
+        return seconds + self.extra_s
 
     def _would_admit(self) -> bool:
         """Whether an arrival may be admitted at once."""
@@ -171,17 +172,21 @@ class Replica(Scheduler):
 
     def _end_step(self) -> None:
         """Book what the step in progress did."""
-        now_s, steps, decodes = self.end_s, self.steps, len(self.decodes)
-        self.steps = 0
+        now_s, steps, decodes, ending, kv = self.end_s, self.steps, len(self.decodes), self.ending, self.kv
         if steps:
-            self.advance(steps)
-        queue, made = len(self.waiting) + len(self.parked), steps * decodes + len(self.ending)
-        work = self.start_s, now_s, steps, decodes, self.chunks, self.tokens, queue, self.used, made
-        self.meter.add(work, self.before)
+            kv.grow(self.step, steps, decodes)
+            self.step += steps
+            self.steps = 0
+        made, blocks, meter = steps * decodes + len(ending), kv.total - kv.available, self.meter
+        meter.add(now_s - self.start_s, steps, decodes + self.chunks, made, self.before, blocks)
+        if now_s >= meter.next_s:
+            queue = len(self.waiting) + len(self.parked)
+            work = self.start_s, now_s, steps, decodes, self.chunks, self.tokens, queue, blocks, made
+            meter.keep(Point(*work, meter.total))
         if steps and self.departures[0] >> SHIFT <= self.step:
             for request in self.take_done():
                 self._end(request, now_s)
-        for request, tokens in self.ending:
+        for request, tokens in ending:
             self._end_prompt(request, tokens, now_s)
 
     def _end_prompt(self, request: int, tokens: int, now_s: float) -> None:
@@ -214,7 +219,7 @@ class Replica(Scheduler):
         Tokens made in whole steps before have reached the clients.
         """
         if self.working and self.steps > 1:
-            self.step += self._until(now_s - self.start_s, self.steps)[0] - 1
+            self.step += self._run_until(now_s)[0] - 1
         ledger = self.ledger
         cached = [(request, lead + self.step) for request, lead in self.decodes.items()]
         cached += [(request, tokens) for request, (tokens, _) in self.moved.items()]

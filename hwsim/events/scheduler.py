@@ -8,7 +8,7 @@ recently admitted request makes room; nobody is admitted in that step.
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from hwsim.events.blocks import Blocks
@@ -34,13 +34,14 @@ class Scheduler:
     __slots__ = (
         "brief", "budget", "caches", "chunks", "decodes", "departures", "ending", "engine", "extra_s", "held", "kv",
         "leads", "ledger", "moved", "now_s", "pairs", "parked", "promised", "prompt", "reserve", "shared", "step",
-        "tokens", "waiting",
+        "together", "tokens", "waiting",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self.engine, self.ledger = engine, ledger
         self.reserve = int(engine.watermark * engine.kv_blocks)
         self.caches = bool(ledger.prefix) or engine.prefix_hit_share > 0
+        self.together = engine.together
         self.now_s = 0.0
         self.reset()
 
@@ -58,7 +59,7 @@ class Scheduler:
         self.leads = 0
         """Sum of those."""
         self.departures: list[int] = []
-        """Heap of the step after which a decode is done, with its number; those of preempted ones are out of date."""
+        """Heap of the step after which a decode is done, with its number."""
         self.prompt: Prompt | None = None
         """The one prompt that is cut."""
         self.held: dict[int, int] = {}
@@ -93,12 +94,6 @@ class Scheduler:
         """Mean tokens before the chunks, such that pairs of query and key are right for equal chunks."""
         return self.pairs / self.tokens - 0.5 * self.tokens / self.chunks
 
-    @property
-    def used(self) -> int:
-        """Blocks in use."""
-        kv = self.kv
-        return kv.total - kv.free - kv.idle
-
     def enqueue(self, key: int) -> None:
         """A request waits."""
         heappush(self.waiting, key)
@@ -110,26 +105,23 @@ class Scheduler:
         heappush(self.parked, self.ledger.keys[request])
 
     def fill(self, now_s: float) -> None:
-        """Choose what the step that starts now serves."""
-        self.clear()
+        """Choose what the step that starts now serves: decodes and chunks side by side, unless the engine cannot."""
+        if self.chunks or self.brief or self.extra_s:
+            self.clear()
         self.now_s = now_s
-        if self.engine.together:
-            self._fill_mixed()
-        else:
+        if not self.together:
             self._fill_apart()
-
-    def _fill_mixed(self) -> None:
-        """Decodes and chunks side by side."""
+            return
         kv = self.kv
         slot = self.step % kv.size
-        closed = kv.crossing[slot] > kv.free + kv.idle and self._make_room(slot)
+        closed = kv.crossing[slot] > kv.available and self._make_room(slot)
         if self.parked and not closed:
             self._bring_back()
         if self.prompt is None and not self.waiting:
             return
         self.budget = self.engine.token_budget - len(self.decodes)
         if self.prompt is not None:
-            self._cut(self.prompt)
+            self._cut(*self.prompt)
         if self.waiting and not closed and not self.parked:
             self._admit(kv.crossing[slot])
 
@@ -139,12 +131,12 @@ class Scheduler:
         slot = self.step % kv.size
         self.budget = self.engine.token_budget
         if self.prompt is not None:
-            self._cut(self.prompt)
+            self._cut(*self.prompt)
         if self.waiting and not self.parked:
             self._admit(0)
         if self.chunks:
             return
-        short = kv.crossing[slot] > kv.free + kv.idle
+        short = kv.crossing[slot] > kv.available
         closed = short and self._make_room(slot)
         if self.parked and not closed:
             self._bring_back()
@@ -165,7 +157,7 @@ class Scheduler:
             if self.chunks and target - skip > self.budget and not self.engine.chunked:
                 return
             blocks = -(-target // kv.size) - hit
-            spare = kv.free + kv.idle - pending
+            spare = kv.available - pending
             if hit and ledger.prefix[request] in kv.unused:
                 spare -= hit
             if blocks > (spare - self.reserve if self.decodes or self.chunks else spare):
@@ -178,7 +170,7 @@ class Scheduler:
                 kv.pin(ledger.prefix[request], share, blocks + pending)
                 self.shared[request] = share
             kv.take(blocks)
-            self._cut(Prompt(request, skip, target, share - hit))
+            self._cut(request, skip, target, share - hit)
             seats -= 1
 
     def _cached(self, request: int, target: int) -> tuple[int, int, int]:
@@ -190,13 +182,12 @@ class Scheduler:
         anyway = int(self.engine.prefix_hit_share * self.ledger.inputs[request]) // size
         return share, hit, size * min(max(hit, anyway), (target - 1) // size)
 
-    def _cut(self, prompt: Prompt) -> None:
+    def _cut(self, request: int, done: int, target: int, fresh: int) -> None:
         """Serve as much of a prompt as the budget allows."""
-        request, done, target, _ = prompt
         count = target - done
         if count > self.budget and self.engine.chunked:
             count = self.budget
-            self.prompt = prompt._replace(done=done + count)
+            self.prompt = Prompt(request, done + count, target, fresh)
         else:
             self.ending.append((request, target))
             self.prompt = None
@@ -209,7 +200,7 @@ class Scheduler:
         """Preempt until the decodes have their blocks; false: none is left."""
         kv = self.kv
         self.brief = True
-        while kv.crossing[slot] > kv.free + kv.idle:
+        while kv.crossing[slot] > kv.available:
             self._preempt(self._least_urgent())
         return bool(self.decodes)
 
@@ -227,6 +218,8 @@ class Scheduler:
         if request not in self.decodes:
             self._drop_prompt()
             return
+        self.departures.remove(self._departure(request, self.decodes[request]))
+        heapify(self.departures)
         tokens = self._leave(request)
         seconds = self.engine.swap_s_per_token * tokens
         if self.engine.preemption == "swap":
@@ -256,7 +249,7 @@ class Scheduler:
             request = self.parked[0] & NUMBER
             tokens, seconds = self.moved[request]
             blocks = -(-tokens // kv.size)
-            spare = kv.free + kv.idle - kv.crossing[slot]
+            spare = kv.available - kv.crossing[slot]
             if self.decodes or self.prompt is not None:
                 spare -= self.reserve
             if blocks + (tokens % kv.size == 0) > spare:
@@ -273,8 +266,12 @@ class Scheduler:
         self.decodes[request] = lead
         self.leads += lead
         self.kv.crossing[-lead % self.kv.size] += 1
-        last = self.ledger.inputs[request] + self.ledger.outputs[request] - 1
-        heappush(self.departures, ((last - lead) << SHIFT) + request)
+        heappush(self.departures, self._departure(request, lead))
+
+    def _departure(self, request: int, lead: int) -> int:
+        """The step after which a decode is done, with its number."""
+        last = self.ledger.inputs[request] + self.ledger.outputs[request] - 1 - lead
+        return (last << SHIFT) + request
 
     def _leave(self, request: int) -> int:
         """A decode leaves the batch: the tokens in its cache, which is free again."""
@@ -290,35 +287,19 @@ class Scheduler:
         if self.shared and request in self.shared:
             blocks -= self.shared.pop(request)
             self.kv.unpin(self.ledger.prefix[request])
-        self.kv.free += blocks
+        self.kv.available += blocks
 
     def most_steps(self) -> int:
         """Steps until a decode is done or blocks are short."""
-        while True:
-            last, request = self.departures[0] >> SHIFT, self.departures[0] & NUMBER
-            if self._is_last(request, last):
-                return self.kv.most_steps(self.step, last - self.step, len(self.decodes))
-            heappop(self.departures)
-
-    def _is_last(self, request: int, step: int) -> bool:
-        """Whether a decode is done after a step; false: it was preempted since."""
-        lead = self.decodes.get(request)
-        return lead is not None and lead + step == self.ledger.inputs[request] + self.ledger.outputs[request] - 1
-
-    def advance(self, steps: int) -> None:
-        """Every decode makes a token at each of some steps."""
-        self.kv.take(self.kv.needed(self.step, steps, len(self.decodes)))
-        self.step += steps
+        return self.kv.most_steps(self.step, (self.departures[0] >> SHIFT) - self.step, len(self.decodes))
 
     def take_done(self) -> list[int]:
         """Decodes that are done leave the batch."""
         departures, done = self.departures, []
         while departures and departures[0] >> SHIFT <= self.step:
-            key = heappop(departures)
-            request = key & NUMBER
-            if self._is_last(request, key >> SHIFT):
-                self._leave(request)
-                done.append(request)
+            request = heappop(departures) & NUMBER
+            self._leave(request)
+            done.append(request)
         return done
 
     def release(self, request: int) -> None:

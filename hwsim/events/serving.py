@@ -80,6 +80,7 @@ class _Run:
     def __init__(self, fleet: Fleet, workload: Workload, seed: int) -> None:
         self.fleet, self.workload = fleet, workload
         self.env = simpy.Environment()
+        self.env.timeout(inf)  # without anything ahead, every look at the next event would raise and catch an error
         self.over = self.env.event()
         self.stopped = ""
         """Why the run ended before its last request did."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,6 @@ class Point(NamedTuple):
     """Tokens made by its end."""
 
 
-Work: TypeAlias = tuple[float, float, int, int, int, int, int, int, int]
-"""A point but for its last entry, before it is known whether it is kept."""
-
-
 class Meter:
     """Running sums over the steps of a replica."""
 
@@ -59,22 +55,18 @@ class Meter:
         self.points: list[Point] = []
         self.next_s = self.gap_s = 0.0
 
-    def add(self, work: Work, blocks_before: int) -> None:
-        """One more step or stretch."""
-        start_s, end_s, steps, decodes, chunks, _, _, blocks, made = work
-        seconds = end_s - start_s
-        batch = decodes + chunks
+    def add(self, seconds: float, steps: int, batch: int, made: int, before: int, blocks: int) -> None:
+        """One more step or stretch, which made so many tokens and began and ended with so many blocks in use."""
         self.busy_s += seconds
         self.batch_s += batch * seconds
-        self.blocks_s += 0.5 * (blocks_before + blocks) * seconds
+        self.blocks_s += 0.5 * (before + blocks) * seconds
         self.steps += steps or 1
         self.total += made
         self.most_batch = max(self.most_batch, batch)
         self.most_blocks = max(self.most_blocks, blocks)
-        if end_s >= self.next_s:
-            self._keep(Point(*work, self.total))
 
-    def _keep(self, point: Point) -> None:
+    def keep(self, point: Point) -> None:
+        """Keep a point, if it is due: the run has reached `next_s`."""
         points = self.points
         if len(points) == MOST_POINTS:
             del points[::2]

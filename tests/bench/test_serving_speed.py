@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
 import pytest
@@ -35,11 +35,10 @@ class TablePace:
     def step_s(self, decodes: int, context: float, chunks: int, tokens: int, past: float, ended: int) -> float:
         return self.table_s[decodes] + 6e-5 * tokens
 
-    def run_s(self, decodes: int, context: float, steps: int) -> float:
-        return steps * self.table_s[decodes]
-
-    def steps_in(self, decodes: int, context: float, seconds: float, most: int) -> int:
-        return min(max(ceil(seconds / self.table_s[decodes]), 1), most)
+    def run(self, decodes: int, context: float, most: int, seconds: float = inf) -> tuple[int, float]:
+        each = self.table_s[decodes]
+        steps = max(ceil(min(seconds / each, most)), 1)
+        return steps, steps * each
 
 
 def _trace(hours: float) -> Workload:
