@@ -68,9 +68,9 @@ def layout(served: Served, pace: Pace, s: Strategies) -> Layout:
     return Layout(replicas, batch, -(-batch // pace.ranks))
 
 
-def estimate(served: Served, s: Strategies) -> InferenceEstimate:
-    """Latency, memory and cost of one static batch under one strategy."""
-    pace = Pace(served, s)
+def estimate(served: Served, s: Strategies, pace: Pace | None = None) -> InferenceEstimate:
+    """Latency, memory and cost of one static batch under one strategy; `pace`: of the same but for the batch."""
+    pace = pace or Pace(served, s)
     spread = layout(served, pace, s)
     job = served.job
     done = serve_batch(pace, spread.batch, served.prompt_len, job.output_len)

@@ -47,11 +47,12 @@ ROWS = 16
 """The mean length of several chunks is rounded up to this, as kernels pad rows to tiles of at least as many."""
 CHUNKS = 64
 """Lengths of a prompt chunk costed at a time."""
-BATCHES = 16
+BATCHES = 64
 """Batch sizes whose attention is costed at a time."""
 T = TypeVar("T")
 Column: TypeAlias = NDArray[np.float64]
 KNOT_COLUMN = np.array(KNOTS, dtype=np.float64)
+GAPS = np.diff(KNOT_COLUMN)
 
 
 class Known(dict[int, T]):
@@ -91,7 +92,7 @@ class Pace:
         exchange where every device has so many; launches."""
         self.head_s: Known[float] = table(BLOCK, self._head_s)
         """Making tokens. [s]"""
-        self.steps: Known[tuple[list[float], list[float]]] = Known(self._steps)
+        self.steps: Known[tuple[list[float], list[float]]] = table(BATCHES, self._steps)
         """Seconds per token of a number of decodes, by context, and how they grow from there. [s, s per token]"""
         self.decode_attention: Known[list[float]] = table(BATCHES, self._decode_attention)
         """Attention of a number of decodes, by context. [s]"""
@@ -151,7 +152,7 @@ class Pace:
         device_s += self.before_s[ended]
         graph = tokens + decodes <= self.engine.graph_prompt
         gap_s, launched_s, host_s = self._host(kernels, graph, decodes + ended)
-        return max(device_s + gap_s, launched_s) + host_s
+        return float(max(device_s + gap_s, launched_s) + host_s)
 
     def run_s(self, decodes: int, context: float, steps: int) -> float:
         """`steps` steps of decodes alone, the context growing by one token each. [s]"""
@@ -180,36 +181,43 @@ class Pace:
             context += count
             place += 1
 
-    def _steps(self, decodes: int) -> tuple[list[float], list[float]]:
-        each = -(-decodes // (self.ranks * min(self.stages, max(decodes, 1))))
-        width = 1 + self.served.job.draft_tokens
-        rows_s, routed_s, kernels = self.rows[each * width]
-        graph = decodes <= self.engine.graph_batch
-        gap_s, launched_s, host_s = self._host(kernels + self.kernels, graph, decodes)
-        device_s = rows_s + routed_s + self.head_s[each * width] + gap_s + np.array(self.decode_attention[each])
+    def _steps(self, decodes: Column) -> Column:
+        """For each number of decodes a row of times and one of slopes, the last slope twice."""
+        each = -(-decodes // (self.ranks * np.minimum(self.stages, np.maximum(decodes, 1.0))))
+        rows_s, routed_s, kernels, head_s = self._looked_up(each * (1 + self.served.job.draft_tokens))
+        at_once = decodes[:, None]
+        gap_s, launched_s, host_s = self._host(kernels + self.kernels, at_once <= self.engine.graph_batch, at_once)
+        attention_s = self._decode_attention(each)
+        device_s = rows_s + routed_s + head_s + gap_s + attention_s
         steps_s = np.maximum(device_s, launched_s) + host_s
-        tokens_s = (steps_s + self._guesses_s(decodes, each)) / self.yield_tokens
-        return tokens_s.tolist(), (np.diff(tokens_s) / np.diff(KNOT_COLUMN)).tolist()
+        tokens_s = (steps_s + self._guesses_s(decodes, each, attention_s)) / self.yield_tokens
+        slopes = np.diff(tokens_s) / GAPS
+        return np.stack([tokens_s, np.hstack([slopes, slopes[:, -1:]])], axis=1)
 
-    def _guesses_s(self, decodes: int, each: int) -> Numeric:
+    def _guesses_s(self, decodes: Column, each: Column, attention_s: Column) -> Numeric:
         """Guessing ahead, by context: steps of the draft model, or of one more layer and the head."""
         ahead = self.served.job.draft_tokens
         if not ahead:
             return 0.0
         if self.drafter is not None:
-            return ahead * np.array(self.drafter.steps[decodes][0])
+            return ahead * np.array([self.drafter.steps[int(count)][0] for count in decodes])
         layers = self.served.model.layers
-        rows_s, routed_s, _ = self.rows[each]
-        layer_s = (rows_s + routed_s) / layers + self.head_s[each]
-        return ahead * (layer_s + np.array(self.decode_attention[each]) / layers)
+        rows_s, routed_s, _, head_s = self._looked_up(each)
+        return ahead * ((rows_s + routed_s) / layers + head_s + attention_s / layers)
 
-    def _host(self, kernels: float, graph: bool, sequences: int) -> tuple[float, float, float]:
+    def _looked_up(self, rows: Column) -> tuple[Column, Column, Column, Column]:
+        """What `rows` and `head_s` say of some numbers of rows, as columns beside contexts."""
+        found = [(*self.rows[count], self.head_s[count]) for count in rows.astype(int).tolist()]
+        rows_s, routed_s, kernels, head_s = np.array(found).T[:, :, None]
+        return rows_s, routed_s, kernels, head_s
+
+    def _host(self, kernels: Numeric, graph: Numeric, sequences: Numeric) -> tuple[Any, Any, Any]:
         """Gaps between the kernels of a step, host time of their launches, which the device may outlast, and what it
         waits for between steps. [s]
         """
         engine = self.engine
         between_s = engine.step_host + engine.sequence_host * (sequences / self.ranks)
-        return kernels * engine.kernel_gap, 0.0 if graph else kernels * self.launch_s, between_s
+        return kernels * engine.kernel_gap, (1.0 - graph) * kernels * self.launch_s, between_s
 
     def prompts_s(self, chunks: int, tokens: int, past: float) -> float:
         """Attention of `chunks` prompt chunks of `tokens` tokens each that attend to `past` earlier ones. [s]

@@ -152,12 +152,14 @@ class Run:
 
 def run(r: Run) -> list[Row]:
     """All rows of a case."""
-    from hwsim.live.readings import one_thread
+    from hwsim.live.readings import WideMultiplies, one_thread
 
     with one_thread():
         rows = list(counted(r))
         if not r.case.fake:
-            rows += [*twin(r), peak(r), *halved(r), peak(r, "bf16")]
+            rows += [*twin(r), peak(r)]
+            with WideMultiplies() if r.device == "cpu" else nullcontext():
+                rows += [*halved(r), peak(r, "bf16")]
     return rows
 
 

@@ -33,6 +33,7 @@ CPU_ATTENTION = {
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
 }
 """PyTorch's counter leaves out the CPU's fused attention: counted by its own formulas for the GPU's."""
+MULTIPLIES = (aten.mm.default, aten.bmm.default, aten.addmm.default)
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "adam": lambda parameters: AdamW(parameters, lr=1e-4, foreach=False),
     "momentum": lambda parameters: SGD(parameters, lr=1e-4, momentum=0.9, foreach=False),
@@ -70,6 +71,18 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class WideMultiplies(TorchDispatchMode):
+    """Multiplies in fp32 what is bf16: sizes are the same, and PyTorch's own takes a hundred times as long on CPUs
+    without units for it.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator."""
+        if func in MULTIPLIES and args[-1].dtype == torch.bfloat16:
+            return func(*(factor.float() for factor in args), **(kwargs or {})).to(torch.bfloat16)
+        return func(*args, **(kwargs or {}))
 
 
 def tensor_bytes(tensors: Any) -> int:

@@ -105,9 +105,9 @@ def scheduler(served: Served, s: Strategies, pace: Pace) -> Scheduler:
     )
 
 
-def fleet(served: Served, s: Strategies, replicas: int = 1) -> Fleet:
+def fleet(served: Served, s: Strategies, pace: Pace, replicas: int = 1) -> Fleet:
     """Replicas of one layout."""
-    pace, engine = Pace(served, s), served.job.engine
+    engine = served.job.engine
     pool = Pool(pace, scheduler(served, s, pace), replicas)
     return Fleet((pool,), request_s=engine.request_host, prompt_token_s=engine.prompt_host)
 
@@ -120,7 +120,8 @@ def measured(
     """
     job = served.job
     lengths = Lengths(float(job.input_len), "uniform", spread), Lengths(float(job.output_len), "uniform", spread)
-    serving = fleet(served, s, max(round(float(np.max(s.dp))) // Pace(served, s).ranks, 1))
+    pace = Pace(served, s)
+    serving = fleet(served, s, pace, max(round(float(np.max(s.dp))) // pace.ranks, 1))
     if load == "concurrency":
         count = requests or min(max(round(REPEATS * clients), 8), max(MOST_REQUESTS, round(2 * clients)))
         work = closed_loop(count, max(round(clients), 1), *lengths)
@@ -133,7 +134,7 @@ def measured(
         work = arrivals(np.zeros(count), lengths[0].draw(count, rng), lengths[1].draw(count, rng))
     found = simulate(serving, work).summary()
     busy = max(round(found["batch"]["mean"]), 1)
-    e = estimate(replace(served, job=job.model_copy(update={"batch": busy})), s)
+    e = estimate(replace(served, job=job.model_copy(update={"batch": busy})), s, pace)
     mean = {name: found[name]["mean"] or float("nan") for name in ("ttft_s", "tpot_s", "e2e_s")}
     return Measured(**mean, output_tokens_per_s=found["output_tokens_per_s"], estimate=e)
 
@@ -143,7 +144,7 @@ def most_traffic(served: Served, s: Strategies, promise: Promise, rate: float, s
 
     `rate` is an upper bound in closed form: what a replica can do without queues.
     """
-    serving = fleet(served, s)
+    serving = fleet(served, s, Pace(served, s))
     bounds = {name: bound for name in ("ttft_s", "tpot_s") if (bound := getattr(promise, name)) is not None}
     slo = Slo(**bounds, percentile=float(promise.percentile))
     low, high, best = 0.0, rate, None
