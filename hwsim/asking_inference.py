@@ -24,6 +24,8 @@ from hwsim.specs.strategy import Strategies, strategies
 CHOICES = {"weights": get_args(WeightName), "kv": get_args(CacheName)}
 WHOLE = {"batch": arguments.MAX_BATCH, "input_len": arguments.MAX_SEQ_LEN, "output_len": arguments.MAX_SEQ_LEN,
          "source_len": arguments.MAX_SEQ_LEN, "adapters": 10**5, "rank": 10**5}  # fmt: skip
+PARTS = ("images", "source_len")
+"""Job fields about parts that not every model has."""
 REAL = {"images": (0.0, 1e4), "prefix_hit": (0.0, 1.0), "skew": (0.0, 4.0), "acceptance": (0.0, 0.999)}
 JOB = (*CHOICES, *WHOLE, *REAL, "draft_tokens", "draft")
 """Fields of the job that flags, keyword arguments and ``--set job.NAME=VALUE`` give."""
@@ -95,6 +97,7 @@ def _job_fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check(model: Model, machine: Hardware, job: InferenceJob) -> None:
     """Refuse what the model or the device cannot do."""
+    arguments.check_parts(model, {name: getattr(job, name) for name in PARTS if name in job.model_fields_set})
     longest = arguments.longest_sequence(model)
     if job.input_len + job.output_len > longest:
         tokens = f"input {job.input_len:,} + output {job.output_len:,}"

@@ -286,6 +286,7 @@ USAGE = [
     ("estimate infer --model 70b --tp 3", "tp", "must divide"),
     ("estimate infer --model 70b --weights int3", "weights", "none of"),
     ("estimate infer --model 70b --batch 0", "batch", "1"),
+    ("estimate infer --model llama-3-8b --images 2", "images", "no vision tower"),
     ("simulate serving --model llama-3-8b", "qps", "give one of"),
     ("simulate serving --model llama-3-8b --qps 1 --requests 0", "requests", "1"),
     ("simulate serving --model llama-3-8b --qps 1 --plot x.txt", "--plot", ".png"),

@@ -148,6 +148,15 @@ def test_look_ups_are_the_operators_at_the_knots() -> None:
     assert pace.rows[64][0] < pace.rows[4096][0]
 
 
+def test_only_images_pass_the_tower() -> None:
+    """Gemma 3's reads 4,096 patches of an image through 0.41 B parameters (SigLIP So400m), beside attention."""
+    text, images = (pace_of(model="gemma-3-27b", hardware="h100-sxm-80", images=count).before_s for count in (0, 2))
+    assert text[1] == images[0] == 0.0
+    bound_s = 2 * 4096 * 2 * 0.41e9 / 989.4e12
+    assert bound_s < images[1] < 4 * bound_s
+    assert 3 * images[1] < images[4] < 4 * images[1]
+
+
 @pytest.mark.parametrize("engine", names(ENGINES))
 def test_parts_sum_to_the_times(engine: str) -> None:
     e = hwsim.estimate_inference("llama-3-8b", "a100-sxm-80", 2, tp=2, batch=8, engine=engine)

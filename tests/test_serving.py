@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import hwsim
+from hwsim.analytic.pace import Pace
 from hwsim.asking_inference import served_asked
 from hwsim.cli.app import run
 from hwsim.errors import InfeasibleError, UsageError
@@ -37,7 +38,7 @@ def test_one_client_sees_what_the_closed_form_says(lengths: tuple[int, int], eng
 
 def test_an_offline_benchmark_repeats_bit_for_bit() -> None:
     asked = served_asked(**LLAMA, input_len=300, output_len=20)
-    assert measured(*asked, "offline", 1.0, 40) == measured(*asked, "offline", 1.0, 40)
+    assert measured(Pace(*asked), "offline", 1.0, 40) == measured(Pace(*asked), "offline", 1.0, 40)
 
 
 @pytest.mark.parametrize("batch", [4, 24])

@@ -68,9 +68,14 @@ def layout(served: Served, pace: Pace, s: Strategies) -> Layout:
     return Layout(replicas, batch, -(-batch // pace.ranks))
 
 
-def estimate(served: Served, s: Strategies, pace: Pace | None = None) -> InferenceEstimate:
-    """Latency, memory and cost of one static batch under one strategy; `pace`: of the same but for the batch."""
-    pace = pace or Pace(served, s)
+def estimate(served: Served, s: Strategies) -> InferenceEstimate:
+    """Latency, memory and cost of one static batch under one strategy."""
+    return estimated(Pace(served, s))
+
+
+def estimated(pace: Pace) -> InferenceEstimate:
+    """Latency, memory and cost of the batch that is asked for."""
+    served, s = pace.served, pace.strategy
     spread = layout(served, pace, s)
     job = served.job
     done = serve_batch(pace, spread.batch, served.prompt_len, job.output_len)
@@ -135,8 +140,7 @@ def phase_costs(served: Served, s: Strategies, pace: Pace, spread: Layout) -> di
     rows = max(spread.each * read / share, 1.0)
     prefill = rows_cost(served, s, rows) + head_cost(served, s, spread.each / share)
     prefill = prefill + attention_cost(served, s, Cached(spread.each / share, read, prompt, job.cache_bytes))
-    if served.model.encoder or served.model.vision:
-        prefill = prefill + before_cost(served, s, spread.each / share)
+    prefill = prefill + before_cost(served, s, spread.each / share)
     width = 1.0 + job.draft_tokens
     context = prompt + 0.5 * job.output_len
     stepped = max(spread.each / share, 1.0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from math import ceil, inf, sqrt
@@ -102,6 +103,14 @@ class Pace:
         """Attention of a whole prompt. [s]"""
         self.before_s: Known[float] = Known(self._before_s)
         """What runs before the decoder for a number of prompts: an encoder, a vision tower. [s]"""
+
+    def asked(self, served: Served) -> Pace:
+        """The same deployment with other lengths or another batch: what is known of its steps is shared."""
+        if served.model.encoder is not None:  # decoders read what it makes of the prompt
+            return Pace(served, self.strategy)
+        other = copy(self)
+        other.served, other.before_s = served, Known(other._before_s)
+        return other
 
     @cached_property
     def kernels(self) -> float:
@@ -262,8 +271,7 @@ class Pace:
         return np.broadcast_to(self._attention_cost(self._cached(sequences, queries, keys)).total_s, keys.shape)
 
     def _before_s(self, prompts: int) -> float:
-        model = self.served.model
-        if not prompts or (model.encoder is None and model.vision is None):
+        if not prompts:
             return 0.0
         return float(np.max(before_cost(self.served, self.strategy, 1.0 * prompts).total_s))
 

@@ -274,7 +274,9 @@ def head_cost(served: Served, s: Strategies, outputs: Numeric) -> Cost:
 
 
 def before_cost(served: Served, s: Strategies, prompts: Numeric) -> Cost:
-    """What runs once for each of some prompts before the decoder: other stacks."""
+    """What runs once for each of some prompts before the decoder: an encoder, a tower that reads its images."""
+    if served.model.encoder is None and not served.job.images:
+        return Cost()
     lengths = Lengths(served.lengths.source, served.lengths.images)
     shape = replace(s, micro_batch=1.0 * prompts, seq_len=np.asarray(1.0 * served.job.input_len))
     found = serving.other_stacks(served.model, shape, served.formats, served.habits, lengths)

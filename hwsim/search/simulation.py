@@ -93,7 +93,7 @@ def build(served: Served, s: Strategies, deployed: Deployment) -> Fleet:
     """The fleet of a strategy: as many replicas as its copies make."""
     pace, engine = Pace(served, s), served.job.engine
     count = max(round(float(np.max(s.dp))) // pace.ranks, 1)
-    plan = replace(scheduler(served, s, pace), preemption=deployed.preemption, swap_s_per_token=swap_s(served, s))
+    plan = replace(scheduler(pace), preemption=deployed.preemption, swap_s_per_token=swap_s(served, s))
     scale = None
     if deployed.most_replicas:
         scale = Autoscale(count, deployed.most_replicas, deployed.target, cold_start_s=deployed.cold_start_s)

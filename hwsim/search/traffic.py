@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hwsim.analytic.cache import cache_tokens, room
-from hwsim.analytic.inference import InferenceEstimate, estimate
+from hwsim.analytic.inference import InferenceEstimate, estimated
 from hwsim.analytic.pace import Pace
 from hwsim.analytic.serving import Served
 from hwsim.errors import InfeasibleError
@@ -69,13 +69,13 @@ class Held:
     tpot_s: dict[str, float]
 
 
-def static(served: Served, s: Strategies) -> Measured:
+def static(pace: Pace) -> Measured:
     """A batch whose requests start together."""
-    e = estimate(served, s)
+    e = estimated(pace)
     return Measured(e.ttft_s, e.tpot_s - e.time_s["decode"]["prompts"], e.e2e_s, e.output_tokens_per_s, e)
 
 
-def scheduler(served: Served, s: Strategies, pace: Pace) -> Scheduler:
+def scheduler(pace: Pace) -> Scheduler:
     """The scheduler of a replica: its budget and the cache that its memory leaves.
 
     Raises
@@ -83,7 +83,8 @@ def scheduler(served: Served, s: Strategies, pace: Pace) -> Scheduler:
     InfeasibleError
         If not even one block is left.
     """
-    engine, left = served.job.engine, room(served, s)
+    served, s, engine = pace.served, pace.strategy, pace.engine
+    left = room(served, s)
     blocks = cache_tokens(served, s, left) // engine.block_tokens
     if blocks < 1:
         msg = (
@@ -105,23 +106,20 @@ def scheduler(served: Served, s: Strategies, pace: Pace) -> Scheduler:
     )
 
 
-def fleet(served: Served, s: Strategies, pace: Pace, replicas: int = 1) -> Fleet:
+def fleet(pace: Pace, replicas: int = 1) -> Fleet:
     """Replicas of one layout."""
-    engine = served.job.engine
-    pool = Pool(pace, scheduler(served, s, pace), replicas)
+    engine = pace.engine
+    pool = Pool(pace, scheduler(pace), replicas)
     return Fleet((pool,), request_s=engine.request_host, prompt_token_s=engine.prompt_host)
 
 
-def measured(
-    served: Served, s: Strategies, load: str, clients: float, requests: int | None, spread: float = SPREAD
-) -> Measured:
+def measured(pace: Pace, load: str, clients: float, requests: int | None, spread: float = SPREAD) -> Measured:
     """A benchmark: `clients` in a closed loop (load "concurrency"), so many requests per second ("qps", all at once
     where infinite), or as many in flight as fit ("offline"); lengths are those of the job, `spread` apart.
     """
-    job = served.job
+    served, job = pace.served, pace.served.job
     lengths = Lengths(float(job.input_len), "uniform", spread), Lengths(float(job.output_len), "uniform", spread)
-    pace = Pace(served, s)
-    serving = fleet(served, s, pace, max(round(float(np.max(s.dp))) // pace.ranks, 1))
+    serving = fleet(pace, max(round(float(np.max(pace.strategy.dp))) // pace.ranks, 1))
     if load == "concurrency":
         count = requests or min(max(round(REPEATS * clients), 8), max(MOST_REQUESTS, round(2 * clients)))
         work = closed_loop(count, max(round(clients), 1), *lengths)
@@ -134,7 +132,7 @@ def measured(
         work = arrivals(np.zeros(count), lengths[0].draw(count, rng), lengths[1].draw(count, rng))
     found = simulate(serving, work).summary()
     busy = max(round(found["batch"]["mean"]), 1)
-    e = estimate(replace(served, job=job.model_copy(update={"batch": busy})), s, pace)
+    e = estimated(pace.asked(replace(served, job=job.model_copy(update={"batch": busy}))))
     mean = {name: found[name]["mean"] or float("nan") for name in ("ttft_s", "tpot_s", "e2e_s")}
     return Measured(**mean, output_tokens_per_s=found["output_tokens_per_s"], estimate=e)
 
@@ -144,7 +142,7 @@ def most_traffic(served: Served, s: Strategies, promise: Promise, rate: float, s
 
     `rate` is an upper bound in closed form: what a replica can do without queues.
     """
-    serving = fleet(served, s, Pace(served, s))
+    serving = fleet(Pace(served, s))
     bounds = {name: bound for name in ("ttft_s", "tpot_s") if (bound := getattr(promise, name)) is not None}
     slo = Slo(**bounds, percentile=float(promise.percentile))
     low, high, best = 0.0, rate, None

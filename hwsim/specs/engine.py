@@ -137,8 +137,8 @@ class InferenceJob(Spec):
     """Habits of the serving software."""
     source_len: Count | None = None
     """Tokens that an encoder reads per request; default: `input_len` (the decoder then starts from one token)."""
-    images: Annotated[float, Field(ge=0, le=10_000)] = 1.0
-    """Images in a request to a model with a vision tower."""
+    images: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    """Images in a request to a model with a vision tower; their tokens are part of `input_len`."""
     prefix_hit: Share = 0.0
     """Share of a prompt that the prefix cache holds."""
     skew: Annotated[float, Field(ge=0, le=4)] = 0.0

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hwsim.analytic.inference import InferenceEstimate
+from hwsim.analytic.pace import Pace
 from hwsim.asking_inference import served_asked
 from hwsim.errors import InputFileError
 from hwsim.search.traffic import SPREAD, Measured, measured, static
@@ -24,6 +25,8 @@ from hwsim.validation.published import Group, Row, Scoreboard, seconds_ratio
 
 SERVING = FOLDER / "inference"
 UNITS: Mapping[str, float] = {"s": 1.0, "1/s": 1.0, "GB": GB, "GiB": GIB, "J": 1.0, "W": 1.0, "count": 1.0}
+ASKED = ("load", "clients", "requests", "tier", "input_len", "output_len")
+"""What a run asks of a deployment."""
 SIZES = ("tp", "pp", "ep", "dp", "input_len", "output_len")
 KINDS: Mapping[str, str] = {
     "ttft": "TTFT", "tpot": "TPOT or E2E", "e2e": "TPOT or E2E", "output_tokens_per_s": "TPOT or E2E",
@@ -121,31 +124,35 @@ def serving_board(chosen: Sequence[Fact], begin: Callable[[str], None] | None = 
 def predict_all(chosen: Iterable[Fact], begin: Callable[[str], None] | None = None) -> list[Row]:
     """Predictions for serving facts; figures of one configuration share a run."""
     known: dict[str, Measured] = {}
+    paces: dict[str, Pace] = {}
     rows: list[Row] = []
     for fact in chosen:
         if begin and (not rows or rows[-1].fact.source != fact.source):
             begin(fact.source)
         key = repr((fact.source, fact.model, fact.hardware, fact.devices, sorted(fact.given.items(), key=str)))
         if key not in known:
-            known[key] = _run(fact)
+            known[key] = _run(fact, paces)
         rows.append(Row(fact, value_of(known[key], fact), True))
     return rows
 
 
-def _run(fact: Fact) -> Measured:
-    """A static batch in closed form, or a benchmark's load on the event model."""
+def _run(fact: Fact, paces: dict[str, Pace]) -> Measured:
+    """A static batch in closed form, or a benchmark's load on the event model; one deployment has one pace."""
     given = dict(fact.given)
+    deployed = {name: value for name, value in given.items() if name not in ASKED}
     load, clients, requests = given.pop("load"), float(given.pop("clients") or 0), given.pop("requests")
     given.pop("tier")
     if given.get("ep", 1) == 1:
         given.pop("ep", None)
     batch = max(round(clients), 1) if load == "static" else 1
     served, s = served_asked(fact.model, fact.hardware, fact.devices, batch=batch, settings=fact.settings, **given)
+    name = repr((fact.model, fact.hardware, fact.devices, fact.settings, deployed))
+    pace = paces.setdefault(name, Pace(served, s)).asked(served)
     if load == "static":
-        return static(served, s)
+        return static(pace)
     spread = serving_sources()[fact.source].spread
     count = round(float(requests)) if requests else None
-    return measured(served, s, load, clients, count, SPREAD if spread is None else spread)
+    return measured(pace, load, clients, count, SPREAD if spread is None else spread)
 
 
 def value_of(run: Measured, fact: Fact) -> float:
