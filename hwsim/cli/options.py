@@ -129,7 +129,8 @@ SourceFlag = Annotated[
     int | None, typer.Option("--source-len", help="Tokens an encoder reads per sequence.", rich_help_panel=JOB)
 ]
 ImagesFlag = Annotated[
-    float | None, typer.Option("--images", help="Images per sequence (default: 1), or request (none).", rich_help_panel=JOB)
+    float | None,
+    typer.Option("--images", help="Images per sequence (default: 1), or request (none).", rich_help_panel=JOB),
 ]
 ImbalanceFlag = Annotated[
     float | None,

@@ -10,7 +10,6 @@ from hwsim.asking_inference import served_asked
 from hwsim.events.serving import simulate
 from hwsim.events.workload import arrivals
 from hwsim.search.simulation import Deployment, build
-from hwsim.validation.serving import serving_board, serving_facts
 
 REQUESTS = 19_366
 """As many as the Azure 2023 conversation trace has, at its mean rate and lengths."""
@@ -42,9 +41,3 @@ def test_replay_of_an_hour_on_llama_3_8b(benchmark, tables):
 def test_estimate_of_one_static_batch(benchmark):
     given = {"batch": 16, "input_len": 1024, "output_len": 128}
     assert benchmark(lambda: hwsim.estimate_inference("llama-3-70b", "h100-sxm-80", 4, **given)).fits
-
-
-def test_static_half_of_the_scoreboard(benchmark):
-    chosen = [fact for fact in serving_facts() if fact.given["load"] == "static"]
-    board = benchmark.pedantic(lambda: serving_board(chosen), rounds=1, iterations=1)
-    assert len(board.rows) == len(chosen)
