@@ -102,7 +102,8 @@ class Replica(Scheduler):
 
     def _run_until(self, now_s: float) -> tuple[int, float]:
         """Steps of the stretch in progress up to the first boundary from now on, and the time they take. [s]"""
-        return self.pace.run(len(self.decodes), self.context, self.steps, max(now_s - self.start_s, 0.0))
+        decodes = len(self.decodes)
+        return self.pace.run(decodes, self.context(decodes), self.steps, max(now_s - self.start_s, 0.0))
 
     def _set_alarm(self, at_s: float) -> None:
         self.end_s = at_s
@@ -153,8 +154,8 @@ class Replica(Scheduler):
 
     def _chunk_step_s(self) -> float:
         """A step with prompt chunks, with or without decodes. [s]"""
-        self.steps = 1 if self.together and self.decodes else 0
-        decodes, context = (len(self.decodes), self.context) if self.steps else (0, 0.0)
+        decodes = len(self.decodes) if self.together else 0
+        self.steps, context = (1, self.context(decodes)) if decodes else (0, 0.0)
         seconds = self.pace.step_s(decodes, context, self.chunks, self.tokens, self.past, len(self.ending))
         return seconds + self.extra_s
 
@@ -162,7 +163,8 @@ class Replica(Scheduler):
         """As many steps of the decodes as change nothing else. [s]"""
         most = 1 if self.brief or self.extra_s else self.most_steps()
         left_s = self.arrives_s - now_s if self._would_admit() else inf
-        self.steps, seconds = self.pace.run(len(self.decodes), self.context, most, left_s)
+        decodes = len(self.decodes)
+        self.steps, seconds = self.pace.run(decodes, self.context(decodes), most, left_s)
         return seconds + self.extra_s
 
     def _would_admit(self) -> bool:
