@@ -14,10 +14,9 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from math import ceil, inf, sqrt
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwsim.analytic.blocks import Machine
 from hwsim.analytic.serving import (
@@ -35,7 +34,7 @@ from hwsim.formulas.types import Numeric
 from hwsim.ops.plan import Cached, Plan
 from hwsim.ops.serving import sharing
 from hwsim.specs.library import load_model
-from hwsim.specs.strategy import Strategies
+from hwsim.specs.strategy import Column, Strategies
 
 OCTAVE = 5
 KNOTS = sorted({0, *(round(2 ** (i / OCTAVE)) for i in range(OCTAVE * 21))})
@@ -49,11 +48,11 @@ ROWS = 16
 CHUNKS = 64
 """Lengths of a prompt chunk costed at a time."""
 BATCHES = 64
-"""Batch sizes whose attention is costed at a time."""
+"""Batch sizes costed at a time."""
 T = TypeVar("T")
-Column: TypeAlias = NDArray[np.float64]
 KNOT_COLUMN = np.array(KNOTS, dtype=np.float64)
 GAPS = np.diff(KNOT_COLUMN)
+"""Tokens from each knot to the next."""
 
 
 class Known(dict[int, T]):
@@ -88,12 +87,12 @@ class Pace:
         self.engine = served.job.engine
         self.ranks = round(float(np.max(sharing(s))))
         self.stages = round(float(np.max(s.pp)))
-        self.rows: Known[tuple[float, float, float]] = table(BLOCK, self._rows)
+        self.rows: Known[list[float]] = table(BLOCK, self._rows)
         """What sees rows alone: device seconds of a device with so many, but for its experts; of experts and their
         exchange where every device has so many; launches."""
         self.head_s: Known[float] = table(BLOCK, self._head_s)
         """Making tokens. [s]"""
-        self.steps: Known[tuple[list[float], list[float]]] = table(BATCHES, self._steps)
+        self.steps: Known[list[list[float]]] = table(BATCHES, self._steps)
         """Seconds per token of a number of decodes, by context, and how they grow from there. [s, s per token]"""
         self.decode_attention: Known[list[float]] = table(BATCHES, self._decode_attention)
         """Attention of a number of decodes, by context. [s]"""
@@ -160,8 +159,7 @@ class Pace:
             device_s *= (waves + self.stages - 1.0) / self.stages
         device_s += self.before_s[ended]
         graph = tokens + decodes <= self.engine.graph_prompt
-        gap_s, launched_s, host_s = self._host(kernels, graph, decodes + ended)
-        return float(max(device_s + gap_s, launched_s) + host_s)
+        return float(self._paced(max, device_s, kernels, graph, decodes + ended))
 
     def run_s(self, decodes: int, context: float, steps: int) -> float:
         """`steps` steps of decodes alone, the context growing by one token each. [s]"""
@@ -179,10 +177,10 @@ class Pace:
             count = most - done
             if count > left:
                 count = ceil(left)
-            whole = count * here + 0.5 * slope * count * (count - 1)
+            whole = _taken(here, slope, count)
             if total + whole >= seconds:
                 count = _fewest(here, slope, seconds - total, count)
-                return done + count, total + count * here + 0.5 * slope * count * (count - 1)
+                return done + count, total + _taken(here, slope, count)
             done += count
             total += whole
             if done >= most:
@@ -194,11 +192,9 @@ class Pace:
         """For each number of decodes a row of times and one of slopes, the last slope twice."""
         each = -(-decodes // (self.ranks * np.minimum(self.stages, np.maximum(decodes, 1.0))))
         rows_s, routed_s, kernels, head_s = self._looked_up(each * (1 + self.served.job.draft_tokens))
-        at_once = decodes[:, None]
-        gap_s, launched_s, host_s = self._host(kernels + self.kernels, at_once <= self.engine.graph_batch, at_once)
-        attention_s = self._decode_attention(each)
-        device_s = rows_s + routed_s + head_s + gap_s + attention_s
-        steps_s = np.maximum(device_s, launched_s) + host_s
+        attention_s = np.array([self.decode_attention[count] for count in each.astype(int).tolist()])
+        device_s, kernels, beside = rows_s + routed_s + head_s + attention_s, kernels + self.kernels, decodes[:, None]
+        steps_s = self._paced(np.maximum, device_s, kernels, beside <= self.engine.graph_batch, beside)
         tokens_s = (steps_s + self._guesses_s(decodes, each, attention_s)) / self.yield_tokens
         slopes = np.diff(tokens_s) / GAPS
         return np.stack([tokens_s, np.hstack([slopes, slopes[:, -1:]])], axis=1)
@@ -220,13 +216,15 @@ class Pace:
         rows_s, routed_s, kernels, head_s = np.array(found).T[:, :, None]
         return rows_s, routed_s, kernels, head_s
 
-    def _host(self, kernels: Numeric, graph: Numeric, sequences: Numeric) -> tuple[Any, Any, Any]:
-        """Gaps between the kernels of a step, host time of their launches, which the device may outlast, and what it
-        waits for between steps. [s]
+    def _paced(
+        self, slower: Callable[..., Any], device_s: Numeric, kernels: Numeric, graph: Numeric, sequences: Numeric
+    ) -> Any:
+        """The slower of device and host, and what the device waits for between steps: of numbers, where `slower` is
+        max, or of columns. [s]
         """
         engine = self.engine
-        between_s = engine.step_host + engine.sequence_host * (sequences / self.ranks)
-        return kernels * engine.kernel_gap, (1.0 - graph) * kernels * self.launch_s, between_s
+        step_s = slower(device_s + kernels * engine.kernel_gap, (1.0 - graph) * kernels * self.launch_s)
+        return step_s + engine.step_host + engine.sequence_host * (sequences / self.ranks)
 
     def prompts_s(self, chunks: int, tokens: int, past: float) -> float:
         """Attention of `chunks` prompt chunks of `tokens` tokens each that attend to `past` earlier ones. [s]
@@ -249,7 +247,7 @@ class Pace:
 
     def _decode_attention(self, numbers: Column) -> Column:
         width = 1.0 + self.served.job.draft_tokens
-        keys = np.maximum(KNOT_COLUMN, width) + np.zeros((len(numbers), 1))
+        keys = np.broadcast_to(np.maximum(KNOT_COLUMN, width), (len(numbers), len(KNOTS)))
         return self._attention_s(np.maximum(numbers, 1.0)[:, None], width, keys)
 
     def _prompt_attention(self, chunks: int) -> Known[list[float]]:
@@ -295,14 +293,19 @@ def _line(values: list[float], at: float) -> float:
     return values[place] + (values[place + 1] - values[place]) / (KNOTS[place + 1] - low) * (at - low)
 
 
+def _taken(here: float, slope: float, steps: int) -> float:
+    """Sum of steps that grow from one to the next. [s]"""
+    return steps * here + 0.5 * slope * steps * (steps - 1)
+
+
 def _fewest(here: float, slope: float, seconds: float, count: int) -> int:
     """Fewest steps k, 1 to `count`, with k here + slope k (k - 1) / 2 >= seconds."""
     linear = here - 0.5 * slope
     root = linear * linear + 2.0 * slope * seconds
     guess = 2.0 * seconds / (linear + sqrt(root)) if root > 0.0 and linear + sqrt(root) > 0.0 else float(count)
     steps = max(1, min(count, ceil(guess)))
-    while steps > 1 and (steps - 1) * here + 0.5 * slope * (steps - 1) * (steps - 2) >= seconds:
+    while steps > 1 and _taken(here, slope, steps - 1) >= seconds:
         steps -= 1
-    while steps < count and steps * here + 0.5 * slope * steps * (steps - 1) < seconds:
+    while steps < count and _taken(here, slope, steps) < seconds:
         steps += 1
     return steps

@@ -28,15 +28,13 @@ class Blocks:
 
     def grow(self, step: int, steps: int, decodes: int) -> None:
         """Hand out the blocks that `steps` steps of the decodes take, from step number `step` on."""
-        size, crossing = self.size, self.crossing
-        first = step % size
-        if steps == 1:
-            self.take(crossing[first])
-            return
-        cycles, rest = divmod(steps, size)
+        cycles, rest = divmod(steps, self.size)
+        first = step % self.size
         last = first + rest
-        needed = cycles * decodes + sum(crossing[first:last])
-        self.take(needed + sum(crossing[: last - size]) if last > size else needed)
+        needed = cycles * decodes + sum(self.crossing[first:last])
+        if last > self.size:
+            needed += sum(self.crossing[: last - self.size])
+        self.take(needed)
 
     def most_steps(self, step: int, steps: int, decodes: int) -> int:
         """Steps, up to `steps`, for which the available blocks last."""

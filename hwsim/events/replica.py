@@ -102,8 +102,7 @@ class Replica(Scheduler):
 
     def _run_until(self, now_s: float) -> tuple[int, float]:
         """Steps of the stretch in progress up to the first boundary from now on, and the time they take. [s]"""
-        decodes = len(self.decodes)
-        return self.pace.run(decodes, self.context(decodes), self.steps, max(now_s - self.start_s, 0.0))
+        return self.pace.run(len(self.decodes), self.context, self.steps, max(now_s - self.start_s, 0.0))
 
     def _set_alarm(self, at_s: float) -> None:
         self.end_s = at_s
@@ -155,7 +154,7 @@ class Replica(Scheduler):
     def _chunk_step_s(self) -> float:
         """A step with prompt chunks, with or without decodes. [s]"""
         decodes = len(self.decodes) if self.together else 0
-        self.steps, context = (1, self.context(decodes)) if decodes else (0, 0.0)
+        self.steps, context = (1, self.context) if decodes else (0, 0.0)
         seconds = self.pace.step_s(decodes, context, self.chunks, self.tokens, self.past, len(self.ending))
         return seconds + self.extra_s
 
@@ -163,8 +162,7 @@ class Replica(Scheduler):
         """As many steps of the decodes as change nothing else. [s]"""
         most = 1 if self.brief or self.extra_s else self.most_steps()
         left_s = self.arrives_s - now_s if self._would_admit() else inf
-        decodes = len(self.decodes)
-        self.steps, seconds = self.pace.run(decodes, self.context(decodes), most, left_s)
+        self.steps, seconds = self.pace.run(len(self.decodes), self.context, most, left_s)
         return seconds + self.extra_s
 
     def _would_admit(self) -> bool:
@@ -182,9 +180,8 @@ class Replica(Scheduler):
         made, blocks, meter = steps * decodes + len(ending), kv.total - kv.available, self.meter
         meter.add(now_s - self.start_s, steps, decodes + self.chunks, made, self.before, blocks)
         if now_s >= meter.next_s:
-            queue = len(self.waiting) + len(self.parked)
-            work = self.start_s, now_s, steps, decodes, self.chunks, self.tokens, queue, blocks, made
-            meter.keep(Point(*work, meter.total))
+            queue, chunks, tokens = len(self.waiting) + len(self.parked), self.chunks, self.tokens
+            meter.keep(Point(self.start_s, now_s, steps, decodes, chunks, tokens, queue, blocks, made, meter.total))
         if steps and self.departures[0] >> SHIFT <= self.step:
             for request in self.take_done():
                 self._end(request, now_s)

@@ -84,9 +84,10 @@ class Scheduler:
         self.brief = False
         """Whether the step after it may admit a request that this one could not."""
 
-    def context(self, decodes: int) -> float:
-        """Mean tokens in the caches of the decodes in the next step, of which there are so many."""
-        return self.leads / decodes + self.step + 1
+    @property
+    def context(self) -> float:
+        """Mean tokens in the caches of the decodes, of which there are some, in the next step."""
+        return self.leads / len(self.decodes) + self.step + 1
 
     @property
     def past(self) -> float:

@@ -62,8 +62,8 @@ class Meter:
         self.blocks_s += 0.5 * (before + blocks) * seconds
         self.steps += steps or 1
         self.total += made
-        if batch > self.most_batch or blocks > self.most_blocks:
-            self.most_batch, self.most_blocks = max(self.most_batch, batch), max(self.most_blocks, blocks)
+        self.most_batch = max(self.most_batch, batch)
+        self.most_blocks = max(self.most_blocks, blocks)
 
     def keep(self, point: Point) -> None:
         """Keep a point, if it is due: the run has reached `next_s`."""

@@ -34,6 +34,7 @@ CPU_ATTENTION = {
 }
 """PyTorch's counter leaves out the CPU's fused attention: counted by its own formulas for the GPU's."""
 MULTIPLIES = (aten.mm.default, aten.bmm.default, aten.addmm.default)
+"""Operators on matrices, which are their last argument."""
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "adam": lambda parameters: AdamW(parameters, lr=1e-4, foreach=False),
     "momentum": lambda parameters: SGD(parameters, lr=1e-4, momentum=0.9, foreach=False),
